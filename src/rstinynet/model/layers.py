@@ -176,9 +176,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.head_dim = channels // heads
         self.key_dim = self.head_dim // 2
-        self.qkv = Conv(
-            channels, channels + 2 * heads * self.key_dim, activation=nn.Identity()
-        )
+        self.qkv = Conv(channels, channels + 2 * heads * self.key_dim, activation=nn.Identity())
         self.projection = Conv(channels, channels, activation=nn.Identity())
         self.position = Conv(channels, channels, 3, groups=channels, activation=nn.Identity())
 

@@ -1,0 +1,120 @@
+"""Every named model as a function from name to config.
+
+`yolo11{n,s,m,l,x}` the baseline; `yolo11{..}-p2` the control with a stride-4 level;
+`paper-{mdca,arb,pfdh,mdca-arb,arb-pfdh,mdca-pfdh,full}-{n,s,m,l,x}` the rows of the paper's
+Table III (parameter counts at scale m in docs/models.md); `rs-tinynet-{n,s,m,l,x}` ours;
+`rs-tinynet-lite` ours on an ImageNet-initialised EfficientNet-Lite0.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import get_args
+
+from rstinynet.errors import UsageError
+from rstinynet.model.config import MDCAConfig, ModelConfig, PFDHConfig, Scale
+from rstinynet.model.detector import DetectorModel
+
+_P2 = (2, 3, 4, 5)
+_FUSION_WIDTHS = {2: 16, 3: 32, 4: 64, 5: 64}
+"""PFDH's inner widths at scale m; ours keep them at every scale, or scale n would fuse 4 channels."""
+
+
+def yolo11(scale: Scale, num_classes: int) -> ModelConfig:
+    """YOLO11: levels 3 to 5, none of the paper's modules."""
+    return ModelConfig(scale=scale, num_classes=num_classes)
+
+
+def yolo11_p2(scale: Scale, num_classes: int) -> ModelConfig:
+    """YOLO11 with a stride-4 level: the control that the paper's ablation lacks."""
+    return ModelConfig(scale=scale, num_classes=num_classes, levels=_P2)
+
+
+def paper(scale: Scale, num_classes: int, modules: frozenset[str]) -> ModelConfig:
+    """A row of Table III, by the structure that gives its parameter count.
+
+    Every row with MDCA or PFDH has the stride-4 level. MDCA is one module on the finest level, its
+    kernel 1 beside ARB and 3 otherwise. PFDH is 256 wide beside ARB and 64 otherwise.
+    """
+    arb = "arb" in modules
+    mdca = MDCAConfig(sites="finest", kernel=1 if arb else 3) if "mdca" in modules else None
+    pfdh = PFDHConfig(width=256 if arb else 64) if "pfdh" in modules else None
+    return ModelConfig(
+        scale=scale,
+        num_classes=num_classes,
+        levels=_P2 if mdca or pfdh else (3, 4, 5),
+        mdca=mdca,
+        arb="dual" if arb else "none",
+        pfdh=pfdh,
+    )
+
+
+def rs_tinynet(scale: Scale, num_classes: int) -> ModelConfig:
+    """Ours: levels 2 to 4, MDCA on each, PFDH 64 wide, the auxiliary branch in training only."""
+    levels = (2, 3, 4)
+    return ModelConfig(
+        scale=scale,
+        num_classes=num_classes,
+        levels=levels,
+        mdca=MDCAConfig(),
+        arb="pgi",
+        pfdh=PFDHConfig(reduced=tuple(_FUSION_WIDTHS[level] for level in levels)),
+    )
+
+
+def rs_tinynet_lite(num_classes: int) -> ModelConfig:
+    """Ours at scale n on EfficientNet-Lite0, for small data and small machines."""
+    levels = (2, 3, 4)
+    return ModelConfig(
+        scale="n",
+        num_classes=num_classes,
+        backbone="lite0",
+        levels=levels,
+        mdca=MDCAConfig(),
+        pfdh=PFDHConfig(reduced=tuple(_FUSION_WIDTHS[level] for level in levels)),
+    )
+
+
+PAPER_ROWS: dict[str, frozenset[str]] = {
+    "mdca": frozenset({"mdca"}),
+    "arb": frozenset({"arb"}),
+    "pfdh": frozenset({"pfdh"}),
+    "mdca-arb": frozenset({"mdca", "arb"}),
+    "arb-pfdh": frozenset({"arb", "pfdh"}),
+    "mdca-pfdh": frozenset({"mdca", "pfdh"}),
+    "full": frozenset({"mdca", "arb", "pfdh"}),
+}
+
+
+def _presets() -> dict[str, Callable[[int], ModelConfig]]:
+    named: dict[str, Callable[[int], ModelConfig]] = {}
+    for scale in get_args(Scale):
+        named[f"yolo11{scale}"] = lambda classes, scale=scale: yolo11(scale, classes)
+        named[f"yolo11{scale}-p2"] = lambda classes, scale=scale: yolo11_p2(scale, classes)
+        for row, modules in PAPER_ROWS.items():
+            named[f"paper-{row}-{scale}"] = lambda classes, scale=scale, modules=modules: paper(
+                scale, classes, modules
+            )
+        named[f"rs-tinynet-{scale}"] = lambda classes, scale=scale: rs_tinynet(scale, classes)
+    named["rs-tinynet-lite"] = rs_tinynet_lite
+    return named
+
+
+_PRESETS = _presets()
+NAMES: tuple[str, ...] = tuple(_PRESETS)
+"""Every named model."""
+
+
+def config(name: str, num_classes: int) -> ModelConfig:
+    """The config of a named model. UsageError with the nearest names for an unknown one."""
+    if name not in _PRESETS:
+        near = difflib.get_close_matches(name, NAMES, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "`rstinynet info` lists them"
+        raise UsageError(f"there is no model named {name!r}: {hint}")
+    return _PRESETS[name](num_classes)
+
+
+def build(name: str, num_classes: int) -> DetectorModel:
+    """A named model with fresh weights (rs-tinynet-lite's ImageNet weights come at training)."""
+    return DetectorModel(config(name, num_classes))

@@ -1,0 +1,195 @@
+"""Weights files: safetensors with everything that inference needs in the metadata.
+
+Nothing is unpickled: a safetensors file holds tensors and text only. The metadata is one JSON text
+under the key "rstinynet", checked on reading.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from rstinynet.errors import UsageError, WeightsError
+from rstinynet.files import write_bytes
+from rstinynet.model.detector import DetectorModel
+from rstinynet.model.presets import NAMES, build
+
+SCHEMA_VERSION = 1
+_KEY = "rstinynet"
+
+
+class Scaling(BaseModel):
+    """How values of a source that is not 8-bit become 8-bit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["dtype", "percentile", "fixed"] = "percentile"
+    """Full range of the type; percentiles of the scene; or the fixed values `low` and `high`."""
+    low: float = 1.0
+    """Percentile, or value of the source, that becomes 0."""
+    high: float = 99.0
+    """Percentile, or value of the source, that becomes 255."""
+
+
+class WeightsMetadata(BaseModel):
+    """What a weights file says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    """Name of the preset."""
+    names: tuple[str, ...]
+    """Class names by label."""
+    category_ids: tuple[int, ...]
+    """Category id of each label in the training data; results are written with these."""
+    imgsz: int = Field(default=640, ge=32)
+    """Side of the training crops and default tile, in pixels."""
+    scale: float = Field(default=1.0, gt=0)
+    """Factor by which an image is resized before the model sees it."""
+    bands: int = 3
+    """Channels of the input; single-band sources are repeated."""
+    scaling: Scaling = Scaling()
+    gsd_m: tuple[float, float] | None = None
+    """Range of ground sampling distances trained at, metres a pixel, where known."""
+    conf: float = Field(default=0.25, ge=0, le=1)
+    """Default confidence for prediction."""
+    class_conf: tuple[float, ...] | None = None
+    """Default confidence by class, where chosen on validation data."""
+    licence: str = "unknown"
+    """Licence of the weights, from their training data."""
+    data_fingerprint: str = ""
+    """SHA-256 of the training annotations."""
+    trained_with: str = ""
+    """The command that made them."""
+    budget: str = ""
+    """Machine and time that made them."""
+    metrics: dict[str, float] = {}
+    """Validation numbers at the end of training."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> WeightsMetadata:
+        if len(self.names) != len(self.category_ids):
+            raise ValueError("names and category_ids must have the same length")
+        if self.class_conf is not None and len(self.class_conf) != len(self.names):
+            raise ValueError("class_conf must have one value a class")
+        return self
+
+
+def save_weights(
+    path: Path | str, model: DetectorModel, metadata: WeightsMetadata, *, half: bool = False
+) -> None:
+    """Write `model` without its training-only parts, beside and renamed.
+
+    `half` stores float16 (half the size; read back as float32).
+    """
+    state = model.without_auxiliary().state_dict()
+    tensors = {
+        name: (t.half() if half and t.is_floating_point() else t).detach().cpu().contiguous()
+        for name, t in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    write_bytes(path, save(tensors, metadata={_KEY: metadata.model_dump_json()}))
+
+
+def shipped_path(name: str) -> Path | None:
+    """File of the weights shipped under this model name, or None."""
+    path = Path(str(resources.files("rstinynet"))) / "weights" / f"{name}.safetensors"
+    return path if path.is_file() else None
+
+
+def find_weights(path_or_name: Path | str) -> Path:
+    """A weights file by path, or by the name of a model whose weights ship with the package."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    name = str(path_or_name)
+    shipped = shipped_path(name)
+    if shipped is not None:
+        return shipped
+    if name in NAMES:
+        raise WeightsError(
+            f"no weights ship for {name!r}: train it (`rstinynet train --model {name}`) or give "
+            f"the path of a weights file. Shipped: {', '.join(shipped_names()) or 'none'}"
+        )
+    raise WeightsError(
+        f"no weights file at {name!r}, and no shipped weights of that name. "
+        f"Shipped: {', '.join(shipped_names()) or 'none'}"
+    )
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Names of the models whose weights are in the package."""
+    return tuple(name for name in NAMES if shipped_path(name) is not None)
+
+
+def read_metadata(path: Path | str) -> WeightsMetadata:
+    """The metadata of a weights file, checked. WeightsError for anything else."""
+    return _read(Path(path))[0]
+
+
+def load_weights(path_or_name: Path | str) -> tuple[DetectorModel, WeightsMetadata]:
+    """The model (float32, eval mode) and metadata of a weights file or shipped name.
+
+    Raises WeightsError for a missing, damaged or foreign file and for tensors that do not fit.
+    """
+    path = find_weights(path_or_name)
+    metadata, tensors = _read(path)
+    try:
+        model = build(metadata.model, len(metadata.names)).without_auxiliary()
+    except UsageError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name.endswith("num_batches_tracked"):
+            tensors[name] = tensor
+        elif name not in tensors:
+            raise WeightsError(f"{path}: tensor {name!r} of {metadata.model} is missing")
+        elif tensors[name].shape != tensor.shape:
+            raise WeightsError(
+                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, but "
+                f"{metadata.model} with {len(metadata.names)} classes has {tuple(tensor.shape)}"
+            )
+        elif not torch.isfinite(tensors[name]).all():
+            raise WeightsError(f"{path}: tensor {name!r} has values that are not finite")
+    unknown = sorted(tensors.keys() - expected.keys())
+    if unknown:
+        raise WeightsError(f"{path}: tensor {unknown[0]!r} is not part of {metadata.model}")
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return model.eval(), metadata
+
+
+def _read(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise WeightsError(f"no weights file at {str(path)!r}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            if text is None:
+                raise WeightsError(
+                    f"{path}: a safetensors file, but not one of rstinynet "
+                    f"(its metadata has no {_KEY!r})"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path}: not a safetensors file ({error}). Pickled checkpoints (.pt) are never loaded "
+            "as weights: they can run code"
+        ) from error
+    try:
+        metadata = WeightsMetadata.model_validate(json.loads(text))
+    except (ValueError, ValidationError) as error:
+        raise WeightsError(f"{path}: its metadata cannot be read: {error}") from error
+    if metadata.schema_version > SCHEMA_VERSION:
+        raise WeightsError(
+            f"{path}: written by a newer rstinynet (schema {metadata.schema_version}, this one "
+            f"reads {SCHEMA_VERSION}): upgrade the package"
+        )
+    return metadata, tensors
