@@ -1,0 +1,1 @@
+"""Finding objects in images and georeferenced scenes of any size."""

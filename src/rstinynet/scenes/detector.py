@@ -1,0 +1,188 @@
+"""The public face of a trained model: an image or a scene in, objects out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rstinynet import boxes as box
+from rstinynet.detections import Detections
+from rstinynet.errors import UsageError
+from rstinynet.model.decode import decode, select
+from rstinynet.suppress import suppress
+
+if TYPE_CHECKING:
+    from rstinynet.scenes.result import Result
+
+    from rstinynet.model.detector import DetectorModel
+    from rstinynet.model.weights import WeightsMetadata
+
+DEFAULT_MODEL = "rs-tinynet-lite"
+"""The shipped weights that are used where none are named."""
+DEFAULT_IOU = 0.6
+"""Overlap above which the weaker of two boxes of one class is dropped."""
+DEFAULT_MAX_DET = 1500
+"""Most objects of one image or tile, as AI-TOD's protocol counts them."""
+PAD_VALUE = 114
+"""Grey level of the border that brings an image to a multiple of the largest stride."""
+PAD_MULTIPLE = 32
+
+Image = npt.NDArray[np.uint8]
+
+
+class Detector:
+    """A model ready to find objects, with the metadata that its weights carry."""
+
+    def __init__(
+        self, model: DetectorModel, metadata: WeightsMetadata, *, device: str | None = None
+    ) -> None:
+        """Fuse `model` for inference and move it to `device` ("cpu", "cuda", "cuda:1", ...).
+
+        Without `device` a GPU is used where torch sees one. Raises UsageError for a device that
+        torch does not have.
+        """
+        self.metadata = metadata
+        self.device = _device(device)
+        self.model = model.deployed().eval().to(self.device).to(memory_format=torch.channels_last)
+
+    @classmethod
+    def load(
+        cls, path_or_name: str | Path = DEFAULT_MODEL, *, device: str | None = None
+    ) -> Detector:
+        """The detector of a weights file, or of shipped weights by name.
+
+        Raises WeightsError where there are no such weights or they cannot be used.
+        """
+        from rstinynet.model.weights import load_weights
+
+        model, metadata = load_weights(path_or_name)
+        return cls(model, metadata, device=device)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names, by label."""
+        return tuple(self.metadata.names)
+
+    def detect(
+        self,
+        image_HWC: Image,
+        *,
+        conf: float | None = None,
+        iou: float = DEFAULT_IOU,
+        max_det: int = DEFAULT_MAX_DET,
+        scale: float | None = None,
+    ) -> Detections:
+        """Objects of one uint8 RGB image (H, W, 3), in one forward pass, best first.
+
+        The image is resized by `scale` (default: the weights'), padded at the right and bottom,
+        and boxes are mapped back and cut to the image. `conf` defaults to the weights' own
+        threshold, by class where they have one.
+        """
+        return self.detect_batch([image_HWC], conf=conf, iou=iou, max_det=max_det, scale=scale)[0]
+
+    @torch.inference_mode()
+    def detect_batch(
+        self,
+        images: Sequence[Image],
+        *,
+        conf: float | None = None,
+        iou: float = DEFAULT_IOU,
+        max_det: int = DEFAULT_MAX_DET,
+        scale: float | None = None,
+    ) -> list[Detections]:
+        """`detect` for several images of one size in one forward pass."""
+        if not images:
+            return []
+        height, width = _size(images)
+        factor = self.metadata.scale if scale is None else scale
+        batch, factors = self._prepare(images, factor)
+        boxes_BA4, scores_BAC = decode(self.model(batch).main, self.model.strides)
+        lowest, by_class = self._thresholds(conf)
+        results = []
+        for boxes_A4, scores_AC in zip(boxes_BA4, scores_BAC, strict=True):
+            raw = select(boxes_A4, scores_AC, conf=lowest)
+            back = box.clip(raw.boxes / factors, width=width, height=height)
+            raw = Detections(back.astype(np.float32), raw.scores, raw.labels)
+            useful = (box.area(raw.boxes) > 0) & np.isfinite(raw.boxes).all(axis=1)
+            if by_class is not None:
+                useful &= raw.scores > by_class[raw.labels]
+            results.append(suppress(raw[useful], iou=iou, max_det=max_det))
+        return results
+
+    def predict(self, source: str | Path | npt.NDArray[Any], **options: Any) -> Result:
+        """Objects of an image file, a scene of any size or an array (H, W) or (H, W, bands).
+
+        What is larger than a tile is read and searched tile by tile in bounded memory. `options`
+        are the fields of `rstinynet.scenes.stream.PredictOptions`: conf, iou, max_det, tile,
+        overlap, scale, bands, classes, metric. Raises DataError for a source that cannot be
+        read, UsageError for an option that makes no sense.
+        """
+        from rstinynet.scenes.stream import PredictOptions, predict
+
+        try:
+            chosen = PredictOptions(**options)
+        except TypeError as error:
+            known = ", ".join(PredictOptions.__dataclass_fields__)
+            raise UsageError(f"predict takes the options {known}; {error}") from error
+        return predict(self, source, chosen)
+
+    def _prepare(self, images: Sequence[Image], factor: float) -> tuple[Tensor, npt.NDArray[Any]]:
+        """The network's input, and by how much x and y were really stretched, as (4,)."""
+        height, width = images[0].shape[:2]
+        new_w, new_h = max(1, round(width * factor)), max(1, round(height * factor))
+        stride = max(PAD_MULTIPLE, *self.model.strides)
+        padded = (-(-new_h // stride) * stride, -(-new_w // stride) * stride)
+        canvas = np.full((len(images), *padded, 3), PAD_VALUE, np.uint8)
+        for slot, image in zip(canvas, images, strict=True):
+            if (new_h, new_w) != (height, width):
+                way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+                slot[:new_h, :new_w] = cv2.resize(image, (new_w, new_h), interpolation=way)
+            else:
+                slot[:new_h, :new_w] = image
+        tensor = torch.from_numpy(canvas).to(self.device).permute(0, 3, 1, 2)
+        x_BCHW = (tensor.float() / 255).contiguous(memory_format=torch.channels_last)
+        stretch = np.array([new_w / width, new_h / height] * 2, np.float64)
+        return x_BCHW, stretch
+
+    def _thresholds(self, conf: float | None) -> tuple[float, npt.NDArray[np.float32] | None]:
+        if conf is not None:
+            if not 0 <= conf <= 1:
+                raise UsageError(f"conf must lie in [0, 1], not {conf}")
+            return conf, None
+        own = self.metadata.class_conf
+        if own is None:
+            return self.metadata.conf, None
+        return min(own), np.asarray(own, np.float32)
+
+
+def _size(images: Sequence[Image]) -> tuple[int, int]:
+    first = images[0].shape
+    for image in images:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise UsageError(
+                f"an image must be a uint8 array (H, W, 3), not {image.dtype} {image.shape}; "
+                "use predict, which scales other types and chooses bands"
+            )
+        if image.shape != first:
+            raise UsageError(f"images of one batch must have one size, not {first}, {image.shape}")
+    return first[0], first[1]
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"device {name!r} is not available to torch here; use 'cpu' or leave it out"
+        ) from error
+    return device
