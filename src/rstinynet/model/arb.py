@@ -52,7 +52,7 @@ class CompositeLinks(nn.Module):
 
 
 class CompositeTrunk(nn.Module):
-    """Trunk B: a second copy of layers 0-8 with A's pieces added after each stride-2 convolution."""
+    """Trunk B: layers 0-8 again, A's pieces added after each stride-2 convolution."""
 
     def __init__(self, scale: Scale) -> None:
         super().__init__()

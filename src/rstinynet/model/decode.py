@@ -43,7 +43,8 @@ def split(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def expected_sides(dfl_BA64: Tensor) -> Tensor:
     """(B, A, 4) expected distances left, top, right, bottom in units of the stride."""
     bins = torch.arange(REG_MAX, device=dfl_BA64.device, dtype=dfl_BA64.dtype)
-    return dfl_BA64.unflatten(-1, (4, REG_MAX)).softmax(-1) @ bins
+    sides: Tensor = dfl_BA64.reshape(*dfl_BA64.shape[:-1], 4, REG_MAX).softmax(-1) @ bins
+    return sides
 
 
 def sides_to_boxes(sides_BA4: Tensor, points_A2: Tensor, stride_A: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class DetectorModel(nn.Module):
         height, width = x.shape[-2:]
         if height % self.size_divisor or width % self.size_divisor:
             raise UsageError(
-                f"image sides must be multiples of {self.size_divisor}, not {height}×{width}: "
+                f"image sides must be multiples of {self.size_divisor}, not {height} by {width}: "
                 "pad the batch"
             )
         supervised: Pyramid | None = None

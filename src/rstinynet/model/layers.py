@@ -18,7 +18,7 @@ BATCH_NORM_MOMENTUM = 0.03
 
 
 class Conv(nn.Module):
-    """Convolution without bias, BatchNorm, activation (SiLU unless told). (B,C,H,W) to (B,c,H/s,W/s)."""
+    """Convolution without bias, BatchNorm, activation (SiLU unless told)."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from rstinynet.model.detector import DetectorModel
 
 _P2 = (2, 3, 4, 5)
 _FUSION_WIDTHS = {2: 16, 3: 32, 4: 64, 5: 64}
-"""PFDH's inner widths at scale m; ours keep them at every scale, or scale n would fuse 4 channels."""
+"""PFDH's inner widths at scale m. Ours keep them at every scale: scale n would fuse 4 channels."""
 
 
 def yolo11(scale: Scale, num_classes: int) -> ModelConfig:
