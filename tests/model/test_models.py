@@ -1,0 +1,90 @@
+"""Every named model at scale n: forward, backward, odd sizes, deployment."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from rstinynet.errors import UsageError
+from rstinynet.model.decode import decode
+from rstinynet.model.presets import NAMES, build, config
+
+SMALL = [name for name in NAMES if name.endswith(("-n", "11n", "n-p2", "-lite"))]
+
+
+def test_the_family_is_complete():
+    assert len(NAMES) == 5 * (2 + 7 + 1) + 1
+    assert len(SMALL) == 2 + 7 + 1 + 1
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_forward_backward(name):
+    torch.manual_seed(0)
+    model = build(name, 3).train()
+    maps = model(torch.rand(2, 3, 96, 64))
+    levels = [*maps.main, *(maps.auxiliary or [])]
+    assert [m.shape[-2:] for m in maps.main] == [(96 // s, 64 // s) for s in model.strides]
+    assert all(m.shape[:2] == (2, 64 + 3) for m in levels)
+    sum(m.square().mean() for m in levels).backward()
+    silent = [
+        n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None)
+    ]
+    # SPPF and C2PSA feed level 5 of the composite trunk, whose auxiliary head reads levels 2-4.
+    assert [n for n in silent if "auxiliary_branch" not in n] == []
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_deployed_form_equals_the_trained_one(name):
+    torch.manual_seed(0)
+    model = build(name, 3)
+    x = torch.rand(2, 3, 96, 64)
+    with torch.no_grad():
+        for _ in range(3):
+            model.train()(x)  # BatchNorm statistics other than 0 and 1, or folding proves nothing
+        expected = model.eval()(x).main
+        without = model.without_auxiliary()(x)
+        deployed = model.deployed()(x)
+    assert without.auxiliary is None
+    for a, b, c in zip(expected, without.main, deployed.main, strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, c, atol=1e-4, rtol=1e-4)
+    names = [type(m).__name__ for m in model.deployed().modules()]
+    assert "BatchNorm2d" not in names
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_odd_image_size_is_refused_with_the_remedy(name):
+    with pytest.raises(UsageError, match="multiples of 32, not 97 by 64: pad"):
+        build(name, 3)(torch.rand(1, 3, 97, 64))
+
+
+def test_auxiliary_maps_only_in_training():
+    model = build("rs-tinynet-n", 2)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert model.train()(torch.cat([x, x])).auxiliary is not None
+        assert model.eval()(x).auxiliary is None
+
+
+def test_an_unknown_name_is_met_with_near_ones():
+    with pytest.raises(UsageError, match="rs-tinynet-n"):
+        config("rs-tinynett-n", 3)
+
+
+def test_decoding_takes_the_expectation_of_each_side():
+    maps = [torch.full((1, 64 + 1, 2, 3), -20.0)]
+    for side, bin_ in enumerate((1, 2, 3, 4)):
+        maps[0][:, side * 16 + bin_] = 20.0
+    boxes, scores = decode(maps, [8])
+    assert boxes.shape == (1, 6, 4)
+    torch.testing.assert_close(boxes[0, 0], torch.tensor([4 - 8.0, 4 - 16, 4 + 24, 4 + 32]))
+    torch.testing.assert_close(boxes[0, 5], torch.tensor([20 - 8.0, 12 - 16, 20 + 24, 12 + 32]))
+    assert scores.max() < 1e-6
+
+
+def test_yolo11_starts_with_the_published_biases():
+    import math
+
+    head = build("yolo11n", 8).head
+    assert head.box[0][-1].bias.tolist() == [1.0] * 64
+    expected = math.log(5 / 8 / (640 / 16) ** 2)
+    assert head.classify[1][-1].bias.tolist() == pytest.approx([expected] * 8)

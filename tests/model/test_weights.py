@@ -1,0 +1,129 @@
+"""Weights files: what is written comes back, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from rstinynet.errors import WeightsError
+from rstinynet.model.presets import build
+from rstinynet.model.weights import WeightsMetadata, load_weights, read_metadata, save_weights
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def metadata():
+    return WeightsMetadata(
+        model="rs-tinynet-n", names=("ship", "vehicle"), category_ids=(4, 6), licence="CC0"
+    )
+
+
+@pytest.fixture
+def file(tmp_path, metadata):
+    torch.manual_seed(0)
+    save_weights(tmp_path / "w.safetensors", build("rs-tinynet-n", 2), metadata)
+    return tmp_path / "w.safetensors"
+
+
+def rewrite(path, change, metadata):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"rstinynet": metadata.model_dump_json()})
+
+
+def test_round_trip(tmp_path, metadata):
+    torch.manual_seed(0)
+    model = build("rs-tinynet-n", 2).eval()
+    save_weights(tmp_path / "w.safetensors", model, metadata)
+    read, found = load_weights(tmp_path / "w.safetensors")
+    assert found == metadata == read_metadata(tmp_path / "w.safetensors")
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(model(x).main, read(x).main, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_half_precision_halves_the_file(tmp_path, metadata):
+    model = build("rs-tinynet-n", 2)
+    save_weights(tmp_path / "full.safetensors", model, metadata)
+    save_weights(tmp_path / "half.safetensors", model, metadata, half=True)
+    sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in ("half", "full")]
+    assert sizes[0] < 0.55 * sizes[1]
+    read, _ = load_weights(tmp_path / "half.safetensors")
+    assert {p.dtype for p in read.parameters()} == {torch.float32}
+
+
+def test_training_only_parts_are_not_in_the_file(file):
+    assert not [name for name in load_file(file) if name.startswith("auxiliary")]
+
+
+def test_a_pickle_is_refused_unread(tmp_path):
+    marker = tmp_path / "ran"
+    path = tmp_path / "evil.safetensors"
+
+    class Evil:
+        def __reduce__(self):
+            return (marker.touch, ())
+
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        load_weights(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"{}"])
+def test_damaged_files_are_refused(tmp_path, content):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_foreign_safetensors_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="not one of rstinynet"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_truncated_file(file):
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        load_weights(file)
+
+
+def test_another_shape_is_named(file, metadata):
+    other = metadata.model_copy(update={"names": ("a", "b", "c"), "category_ids": (1, 2, 3)})
+    rewrite(file, lambda tensors: None, other)
+    with pytest.raises(WeightsError, match=r"shape \(2.* with 3 classes has \(3"):
+        load_weights(file)
+
+
+def test_a_missing_tensor_is_named(file, metadata):
+    rewrite(file, lambda tensors: tensors.pop("head.box.0.2.bias"), metadata)
+    with pytest.raises(WeightsError, match=r"head\.box\.0\.2\.bias.* is missing"):
+        load_weights(file)
+
+
+def test_an_unknown_tensor_is_named(file, metadata):
+    rewrite(file, lambda tensors: tensors.update(extra=torch.zeros(1)), metadata)
+    with pytest.raises(WeightsError, match="'extra' is not part of"):
+        load_weights(file)
+
+
+def test_values_that_are_not_finite_are_refused(file, metadata):
+    rewrite(file, lambda tensors: tensors["head.box.0.2.bias"].fill_(float("nan")), metadata)
+    with pytest.raises(WeightsError, match="not finite"):
+        load_weights(file)
+
+
+def test_a_newer_schema_asks_for_an_upgrade(file, metadata):
+    rewrite(file, lambda tensors: None, metadata.model_copy(update={"schema_version": 99}))
+    with pytest.raises(WeightsError, match="upgrade"):
+        load_weights(file)
+
+
+def test_missing_weights_say_what_there_is(tmp_path):
+    with pytest.raises(WeightsError, match="no weights file at"):
+        load_weights(tmp_path / "none.safetensors")
+    with pytest.raises(WeightsError, match="rstinynet train --model yolo11x"):
+        load_weights("yolo11x")
