@@ -1,0 +1,1 @@
+"""Scoring found objects against labelled images."""
