@@ -1,0 +1,95 @@
+"""Reading an image file as the 8-bit RGB that the detector sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from rstinynet.errors import DataError
+
+RgbArray = npt.NDArray[np.uint8]
+"""(H, W, 3) red, green, blue."""
+
+PERCENTILES = (0.5, 99.5)
+"""Of all finite values of an image that is not 8-bit: these become 0 and 255."""
+
+
+def read_rgb(path: Path | str) -> RgbArray:
+    """The image at `path` as (H, W, 3) uint8 RGB.
+
+    Grey images are repeated to three channels and an alpha channel is dropped. Anything but
+    8 bits is stretched between two percentiles of its values. An EXIF orientation is not applied,
+    since annotations count the pixels as they are stored.
+
+    Raises:
+        DataError: the file is missing, empty, cut short or not an image.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"image not found: {path}; check the path and the images folder") from None
+    except OSError as error:
+        raise DataError(f"image cannot be read: {path}: {error.strerror}") from error
+    if not content:
+        raise DataError(f"image is empty (0 bytes): {path}; copy or download it again")
+    if _is_cut_short(content):
+        raise DataError(
+            f"image is cut short: {path} ({len(content)} bytes, its end marker is missing); "
+            "copy or download it again"
+        )
+    try:
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        decoded = None
+    if decoded is None:
+        raise DataError(
+            f"not a readable image: {path} ({len(content)} bytes); "
+            "JPEG, PNG and TIFF with 1, 3 or 4 bands can be read"
+        )
+    return to_rgb8(_rgb_order(np.asarray(decoded)))
+
+
+def to_rgb8(pixels: npt.NDArray[np.generic]) -> RgbArray:
+    """(H, W), (H, W, 1) or (H, W, 3) of any real dtype, as (H, W, 3) uint8."""
+    if pixels.dtype != np.uint8:
+        pixels = _stretched(pixels.astype(np.float32))
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def _stretched(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return np.zeros(values.shape, np.uint8)
+    low, high = (float(limit) for limit in np.percentile(finite, PERCENTILES))
+    if high <= low:
+        low, high = float(finite.min()), float(finite.max())
+    gain = 255 / (high - low) if high > low else 0.0
+    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * gain
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _rgb_order(decoded: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """OpenCV's blue, green, red (and alpha) as red, green, blue; a second grey band is alpha."""
+    if decoded.ndim == 2:
+        return decoded
+    if decoded.shape[2] < 3:
+        return decoded[..., :1]
+    return decoded[..., 2::-1]
+
+
+def _is_cut_short(content: bytes) -> bool:
+    """Whether the end marker is missing, which decoders answer with a half-grey image."""
+    if content.startswith(b"\xff\xd8"):
+        # Within the coded data 0xFF is followed by 0x00, so the last marker found is a real one.
+        return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda") or b"\xff\xd9" not in content
+    if content.startswith(b"\x89PNG"):
+        return b"IEND" not in content[-4096:]
+    return False
