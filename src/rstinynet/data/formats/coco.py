@@ -110,9 +110,7 @@ def write_coco(labelled: LabelledSet, path: Path | str, *, images_dir: Path | st
             )
         )
     categories = [{"id": category.id, "name": category.name} for category in labelled.categories]
-    files.write_json(
-        path, {"images": images, "annotations": annotations, "categories": categories}
-    )
+    files.write_json(path, {"images": images, "annotations": annotations, "categories": categories})
 
 
 def coco_results(
@@ -172,7 +170,11 @@ def _parse(source: Path, content: bytes) -> dict[str, list[Any]]:
 
 def _integer(source: Path, what: str, record: Record, key: str, *, least: int | None = None) -> int:
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or (least is not None and value < least)
+    ):
         wanted = "an integer" if least is None else f"an integer of at least {least}"
         found = f"is {value!r}" if key in record else "is missing"
         raise DataError(f"{source}: {what}: '{key}' must be {wanted} and {found}; correct the file")
