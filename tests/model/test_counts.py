@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from rstinynet.model.presets import build
 
 PAPER_TABLE_3 = {

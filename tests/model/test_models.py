@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from rstinynet.errors import UsageError
 from rstinynet.model.decode import decode
 from rstinynet.model.presets import NAMES, build, config
@@ -25,9 +26,7 @@ def test_forward_backward(name):
     assert [m.shape[-2:] for m in maps.main] == [(96 // s, 64 // s) for s in model.strides]
     assert all(m.shape[:2] == (2, 64 + 3) for m in levels)
     sum(m.square().mean() for m in levels).backward()
-    silent = [
-        n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None)
-    ]
+    silent = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None)]
     # SPPF and C2PSA feed level 5 of the composite trunk, whose auxiliary head reads levels 2-4.
     assert [n for n in silent if "auxiliary_branch" not in n] == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from rstinynet.model.arb import ReversibleCoupling
 from rstinynet.model.lite0 import Lite0Trunk, SameConv, load_imagenet
 from rstinynet.model.mdca import MDCA, eca_kernel

@@ -6,10 +6,11 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from rstinynet.errors import WeightsError
 from rstinynet.model.presets import build
 from rstinynet.model.weights import WeightsMetadata, load_weights, read_metadata, save_weights
-from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture

@@ -1,0 +1,74 @@
+"""What a model costs: parameters, and floating-point operations of the form that is deployed.
+
+Operations are 2 a multiply-accumulate, of convolutions, matrix products and the two products of
+attention (q·k and attention·v); activations, pooling, resizing and decoding count nothing. By this
+convention YOLO11m with 8 classes has 106.0 GFLOPs at 800 by 800.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rstinynet.errors import UsageError
+from rstinynet.model.detector import DetectorModel
+from rstinynet.model.presets import build
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """Size and cost of one model."""
+
+    parameters: int
+    """Trainable and frozen, BatchNorm not folded, without the parts that only training uses."""
+    parameters_deployed: int
+    """The same with BatchNorm folded into the convolutions."""
+    gflops: float
+    """1e9 operations of one forward pass of the deployed form on one image."""
+    strides: tuple[int, ...]
+    """Pixels between neighbouring anchors of each level, finest first."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "gflops": round(self.gflops, 3), "strides": list(self.strides)}
+
+
+def cost_of(model: DetectorModel, *, imgsz: int = 800) -> Cost:
+    """Cost of `model` on an image of `imgsz` by `imgsz` pixels; nothing is computed.
+
+    Raises UsageError where `imgsz` is not a positive multiple of the model's divisor.
+    """
+    if imgsz < 1 or imgsz % model.size_divisor:
+        raise UsageError(
+            f"imgsz must be a positive multiple of {model.size_divisor}, not {imgsz}; the nearest "
+            f"is {max(1, round(imgsz / model.size_divisor)) * model.size_divisor}"
+        )
+    # On the meta device tensors have shapes and no values: any size costs no time or memory.
+    shapes = copy.deepcopy(model).to("meta")
+    deployed = shapes.deployed()
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        deployed(torch.empty(1, 3, imgsz, imgsz, device="meta"))
+    return Cost(
+        parameters=count_parameters(shapes.without_auxiliary()),
+        parameters_deployed=count_parameters(deployed),
+        gflops=counter.get_total_flops() / 1e9,
+        strides=tuple(model.strides),
+    )
+
+
+def cost_of_named(name: str, *, num_classes: int = 8, imgsz: int = 800) -> Cost:
+    """Cost of a named model, built without making its weights. UsageError for an unknown name."""
+    with torch.device("meta"):
+        model = build(name, num_classes)
+    return cost_of(model, imgsz=imgsz)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """All parameters, trainable and frozen, each shared one once."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,104 @@
+"""Reading another tool's checkpoint: tensors come out, nothing runs."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import torch
+
+from rstinynet.errors import WeightsError
+from rstinynet.model.foreign import (
+    initialise_from_ultralytics,
+    read_checkpoint,
+    ultralytics_name,
+)
+from rstinynet.model.presets import build
+
+
+@pytest.fixture
+def look_alike(tmp_path, monkeypatch):
+    """A `.pt` of live objects of a module named as Ultralytics', which is gone when it is read."""
+
+    def make(state):
+        package = types.ModuleType("ultralytics")
+        package.Net = type("Net", (torch.nn.Module,), {"__module__": "ultralytics"})
+        monkeypatch.setitem(sys.modules, "ultralytics", package)
+        net = package.Net()
+        for name, tensor in state.items():
+            *path, last = name.split(".")
+            module = net
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, package.Net())
+                module = module._modules[part]
+            module.register_buffer(last, tensor)
+        torch.save({"epoch": 3, "ema": None, "model": net}, tmp_path / "w.pt")
+        monkeypatch.delitem(sys.modules, "ultralytics")
+        return tmp_path / "w.pt"
+
+    return make
+
+
+def random_state(name, classes):
+    torch.manual_seed(1)
+    state = build(name, classes).state_dict()
+    return {
+        ultralytics_name(n): torch.rand_like(t) if t.is_floating_point() else t
+        for n, t in state.items()
+    }
+
+
+def test_a_checkpoint_initialises_every_tensor(look_alike):
+    state = random_state("yolo11n", 5)
+    model = build("yolo11n", 5)
+    copied, left = initialise_from_ultralytics(model, read_checkpoint(look_alike(state)))
+    assert left == []
+    assert len(copied) == len(state)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[ultralytics_name(name)])
+
+
+def test_other_classes_keep_fresh_outputs(look_alike):
+    model = build("yolo11n", 3)
+    _, left = initialise_from_ultralytics(
+        model, read_checkpoint(look_alike(random_state("yolo11n", 80)))
+    )
+    assert left
+    assert all(name.startswith("head.classify") for name in left)
+
+
+def test_names_are_unique():
+    names = [ultralytics_name(n) for n in build("yolo11m", 5).state_dict()]
+    assert len(set(names)) == len(names)
+
+
+def test_another_scale_is_refused(look_alike):
+    tensors = read_checkpoint(look_alike(random_state("yolo11n", 5)))
+    with pytest.raises(WeightsError, match="not of YOLO11s"):
+        initialise_from_ultralytics(build("yolo11s", 5), tensors)
+    with pytest.raises(WeightsError, match="only"):
+        initialise_from_ultralytics(build("rs-tinynet-n", 5), tensors)
+
+
+def test_code_in_a_checkpoint_never_runs(tmp_path):
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            import os
+
+            return (os.system, (f"touch {marker}",))
+
+    torch.save({"model": Evil()}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="not on the list of safe names"):
+        read_checkpoint(tmp_path / "w.pt")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_damaged_checkpoints(tmp_path, content):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
+        read_checkpoint(tmp_path / "w.pt")
