@@ -16,20 +16,16 @@ from rstinynet import boxes as box
 from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
 from rstinynet.model.decode import decode, select
+from rstinynet.scenes.result import Result
+from rstinynet.scenes.stream import DEFAULT_IOU, DEFAULT_MAX_DET, PredictOptions, predict
 from rstinynet.suppress import suppress
 
 if TYPE_CHECKING:
-    from rstinynet.scenes.result import Result
-
     from rstinynet.model.detector import DetectorModel
     from rstinynet.model.weights import WeightsMetadata
 
 DEFAULT_MODEL = "rs-tinynet-lite"
 """The shipped weights that are used where none are named."""
-DEFAULT_IOU = 0.6
-"""Overlap above which the weaker of two boxes of one class is dropped."""
-DEFAULT_MAX_DET = 1500
-"""Most objects of one image or tile, as AI-TOD's protocol counts them."""
 PAD_VALUE = 114
 """Grey level of the border that brings an image to a multiple of the largest stride."""
 PAD_MULTIPLE = 32
@@ -50,13 +46,14 @@ class Detector:
         """
         self.metadata = metadata
         self.device = _device(device)
-        self.model = model.deployed().eval().to(self.device).to(memory_format=torch.channels_last)
+        fused: Any = model.deployed().eval().to(self.device)
+        self.model: DetectorModel = fused.to(memory_format=torch.channels_last)
 
     @classmethod
     def load(
         cls, path_or_name: str | Path = DEFAULT_MODEL, *, device: str | None = None
     ) -> Detector:
-        """The detector of a weights file, or of shipped weights by name.
+        """The detector of a weights file, or of weights shipped under a name.
 
         Raises WeightsError where there are no such weights or they cannot be used.
         """
@@ -124,8 +121,6 @@ class Detector:
         overlap, scale, bands, classes, metric. Raises DataError for a source that cannot be
         read, UsageError for an option that makes no sense.
         """
-        from rstinynet.scenes.stream import PredictOptions, predict
-
         try:
             chosen = PredictOptions(**options)
         except TypeError as error:

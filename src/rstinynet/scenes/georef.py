@@ -1,0 +1,97 @@
+"""From pixels to the ground: footprints in the source's CRS and sizes in metres.
+
+Pixel coordinates count from the outer corner of the first pixel, as GDAL's affine does. Every
+corner goes through the full affine, so rotated and south-up scenes are right too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
+from pyproj import CRS, Geod, Transformer
+from pyproj.exceptions import ProjError
+
+from rstinynet.detections import Float32Array
+
+Float64Array = npt.NDArray[np.float64]
+WGS84 = CRS.from_epsg(4326)
+
+
+def corners(boxes_xyxy: Float32Array, transform: Affine | None) -> Float64Array:
+    """(N, 4, 2) corners of the boxes: top left, top right, bottom right, bottom left in the image.
+
+    Coordinates are those of `transform`'s CRS, or pixels without one.
+    """
+    x0, y0, x1, y1 = boxes_xyxy.astype(np.float64).T
+    pixels = np.stack(
+        [np.stack(pair, axis=-1) for pair in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))], axis=1
+    )
+    return pixels if transform is None else to_ground(pixels, transform)
+
+
+def to_ground(points_px: Float64Array, transform: Affine) -> Float64Array:
+    """Points (..., 2) from pixels to the CRS of `transform`."""
+    x, y = points_px[..., 0], points_px[..., 1]
+    t = transform
+    return np.stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f], axis=-1)
+
+
+def polygons(corners_N42: Float64Array) -> npt.NDArray[np.object_]:
+    """(N,) shapely polygons, counter-clockwise as RFC 7946 asks."""
+    if not len(corners_N42):
+        return np.zeros(0, object)
+    x, y = corners_N42[..., 0], corners_N42[..., 1]
+    doubled = (x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1)
+    rings = np.where((doubled < 0)[:, None, None], corners_N42[:, ::-1], corners_N42)
+    return np.asarray(shapely.polygons(np.concatenate([rings, rings[:, :1]], axis=1)))
+
+
+def to_lonlat(points: Float64Array, crs: CRS) -> Float64Array:
+    """Points (..., 2) from `crs` to longitude and latitude on WGS 84, degrees.
+
+    Raises pyproj's ProjError where there is no way from `crs`.
+    """
+    if not points.size:
+        return points
+    transformer = Transformer.from_crs(crs, WGS84, always_xy=True)
+    lon, lat = transformer.transform(points[..., 0], points[..., 1], errcheck=True)
+    return np.stack([lon, lat], axis=-1)
+
+
+def sizes_m(
+    boxes_xyxy: Float32Array, transform: Affine | None, crs: CRS | None
+) -> tuple[Float64Array, Float64Array]:
+    """Width and height (N,) of the boxes on the ground, metres, along the image's x and y.
+
+    Geodesic where the CRS leads to longitude and latitude, else by the CRS's own unit; NaN
+    without a CRS.
+    """
+    n = len(boxes_xyxy)
+    if transform is None or crs is None or not n:
+        unknown = np.full(n, np.nan)
+        return unknown, unknown.copy()
+    points = corners(boxes_xyxy, transform)
+    middles = (points + np.roll(points, -1, axis=1)) / 2  # top, right, bottom, left
+    try:
+        lonlat = to_lonlat(middles, crs)
+    except ProjError:
+        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+        lengths = np.hypot(*np.moveaxis(middles[:, [3, 0]] - middles[:, [1, 2]], -1, 0)) * unit
+        return lengths[:, 0], lengths[:, 1]
+    geod = Geod(ellps="WGS84")
+    return _distance(geod, lonlat[:, 3], lonlat[:, 1]), _distance(geod, lonlat[:, 0], lonlat[:, 2])
+
+
+def _distance(geod: Geod, first: Float64Array, second: Float64Array) -> Float64Array:
+    distance: Any = geod.inv(first[:, 0], first[:, 1], second[:, 0], second[:, 1])[2]
+    return np.asarray(distance, np.float64)
+
+
+def warn_unlocated(name: str) -> None:
+    """Say that positions are pixels."""
+    warnings.warn(f"{name} has no coordinate system: positions are written in pixels", stacklevel=3)
