@@ -1,0 +1,73 @@
+"""Finds tiny objects in remote-sensing images.
+
+    import rstinynet
+
+    detector = rstinynet.load("rs-tinynet-lite")
+    result = detector.predict("scene.tif")
+
+Names are imported when they are first used, so that `import rstinynet` is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rstinynet.errors import (
+    DataError,
+    ExportError,
+    RSTinyNetError,
+    UsageError,
+    WeightsError,
+)
+from rstinynet.version import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rstinynet.detections import Detections
+    from rstinynet.scenes.detector import Detector
+    from rstinynet.scenes.result import Result
+
+__all__ = [
+    "DataError",
+    "Detections",
+    "Detector",
+    "ExportError",
+    "RSTinyNetError",
+    "Result",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "load",
+]
+
+_LAZY = {
+    "Detections": "rstinynet.detections",
+    "Detector": "rstinynet.scenes.detector",
+    "Result": "rstinynet.scenes.result",
+}
+
+
+def load(name_or_path: str | Path, *, device: str | None = None) -> Detector:
+    """The detector of shipped weights by name, or of a weights file (.safetensors) by path.
+
+    `device` is torch's name of one ("cpu", "cuda:1"); without it a GPU is used where there is one.
+    Raises WeightsError where there are no such weights or they cannot be used, UsageError for a
+    device that torch does not have.
+    """
+    from rstinynet.scenes.detector import Detector
+
+    return Detector.load(name_or_path, device=device)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,166 @@
+"""The program `rstinynet`: finds the verb, and turns every outcome into an exit code.
+
+Exit codes: 0 ok, 1 runtime, 2 usage, 3 data, 4 model or weights, 5 export, 130 interrupted.
+Results go to stdout; messages, progress and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import traceback as tracebacks
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from rstinynet.errors import RSTinyNetError
+from rstinynet.version import __version__
+
+VERBS = {
+    "train": "Train a model on labelled images.",
+    "val": "Measure a model on labelled images in AI-TOD's protocol.",
+    "predict": "Find objects in images and GeoTIFF scenes.",
+    "info": "Parameters, cost and metadata of a model.",
+    "demo": "Find the vehicles of the sample scene.",
+}
+"""Every verb with its line of help. Verb V is the function V of the module rstinynet.cli.V."""
+
+INTERRUPTED = 130
+_TRACEBACK = "--traceback"
+
+
+@runtime_checkable
+class _Refusal(Protocol):
+    """A usage error of the parser, which typer vendors in some versions and imports in others."""
+
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line `arguments` (without the program's name); gives the exit code."""
+    # Read by libgomp when torch is loaded: spinning threads make a forward pass ten times slower
+    # when something else keeps a core busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wants_traceback = _TRACEBACK in arguments
+    arguments = [argument for argument in arguments if argument != _TRACEBACK] or ["--help"]
+    try:
+        outcome = _invoke(arguments)
+    except KeyboardInterrupt:
+        outcome = INTERRUPTED
+    except typer.Abort:
+        outcome = INTERRUPTED
+    except RSTinyNetError as error:
+        _complain(str(error), wants_traceback=wants_traceback)
+        return error.exit_code
+    except Exception as error:
+        if isinstance(error, _Refusal):
+            _complain(_usage_message(error), wants_traceback=wants_traceback)
+            return error.exit_code
+        _complain(_unexpected_message(error, wants_traceback), wants_traceback=wants_traceback)
+        return 1
+    if outcome == INTERRUPTED:
+        _complain("interrupted", wants_traceback=False)
+    return outcome
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    command = typer.main.get_command(_application(_verb_of(arguments)))
+    outcome = command.main(list(arguments), prog_name="rstinynet", standalone_mode=False)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _verb_of(arguments: Sequence[str]) -> str | None:
+    named = next((argument for argument in arguments if not argument.startswith("-")), None)
+    return named if named in VERBS else None
+
+
+def _application(verb: str | None) -> typer.Typer:
+    """All verbs by name, but only `verb` imported: `rstinynet --help` stays quick."""
+    application = typer.Typer(
+        name="rstinynet",
+        help="Finds tiny objects in remote-sensing images.",
+        add_completion=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    application.callback()(_root)
+    for name, summary in VERBS.items():
+        if name == verb:
+            application.command(name)(getattr(import_module(f"rstinynet.cli.{name}"), name))
+        else:
+            application.command(name, help=summary)(_not_imported)
+    return application
+
+
+def _not_imported() -> None:
+    """Stands for a verb in the list of verbs; `_verb_of` imports the one that is run."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option(_TRACEBACK, help="Show where an error came from (after any verb).")
+    ] = False,
+) -> None:
+    """Takes the options before the verb: `_print_version` and `run` act on them."""
+
+
+def _usage_message(error: Exception) -> str:
+    assert isinstance(error, _Refusal)
+    message, near = error.format_message(), []
+    context: Any = getattr(error, "ctx", None)
+    unknown = getattr(error, "option_name", None)
+    if context is not None and message.startswith("No such option"):
+        message = f"no such option: {unknown}"
+        near = _near(str(unknown), [name for p in context.command.params for name in p.opts])
+    elif message.startswith("No such command"):
+        typed = message.split("'")[1]
+        message = f"no such command: {typed}"
+        near = _near(typed, VERBS)
+    lines = [message + (f"; did you mean {' or '.join(near)}?" if near else "")]
+    if context is not None:
+        lines.append(f"`{context.command_path} --help` lists what there is")
+    return "\n".join(lines)
+
+
+def _near(typed: str, known: Sequence[str] | dict[str, str]) -> list[str]:
+    return difflib.get_close_matches(typed, list(known), n=2, cutoff=0.6)
+
+
+def _unexpected_message(error: Exception, wants_traceback: bool) -> str:
+    message = f"{type(error).__name__}: {error}"
+    return message if wants_traceback else f"{message}\nadd {_TRACEBACK} to see where it came from"
+
+
+def _complain(message: str, *, wants_traceback: bool) -> None:
+    if wants_traceback:
+        tracebacks.print_exc(file=sys.stderr)
+    console = Console(stderr=True, highlight=False)
+    console.print(Text("error: ", "bold red") + Text(message, "red"), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
