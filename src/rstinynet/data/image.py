@@ -73,7 +73,7 @@ def _stretched(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         low, high = float(finite.min()), float(finite.max())
     gain = 255 / (high - low) if high > low else 0.0
     scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * gain
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 
 def _rgb_order(decoded: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
