@@ -44,6 +44,9 @@ _ALL, _VERYTINY, _TINY, _SMALL, _MEDIUM = range(5)
 _AT_50, _AT_75 = 0, 5
 Found = Detections | CocoDetections
 FloatArray = npt.NDArray[np.float64]
+FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
+"""The seven numbers of AI-TOD's tables."""
+_RECALLS = ("ar", "ar_vt", "ar_t", "ar_s", "ar_m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +76,9 @@ class Scores:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON's types; None where there is no ground truth."""
-        return {name: _json(getattr(self, name)) for name in _FIGURES} | {
+        return {name: _json(getattr(self, name)) for name in FIGURES + _RECALLS} | {
             "ar_by_max_det": {str(n): _json(ar) for n, ar in self.ar_by_max_det.items()}
         }
-
-
-_FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
-_FIGURES += ("ar", "ar_vt", "ar_t", "ar_s", "ar_m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,149 @@
+"""`rstinynet val` end to end on a data folder that the test draws."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from rstinynet.cli.val import val
+from rstinynet.errors import DataError, UsageError
+from rstinynet.model.presets import build
+from rstinynet.model.weights import WeightsMetadata, save_weights
+
+SEVEN = ["ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m"]
+SIZES = {4: (64, 96), 9: (64, 64), 12: (64, 96)}
+TRUTH = [(4, 3, [5, 5, 10, 10]), (4, 7, [30, 30, 20, 20]), (9, 3, [40, 8, 6, 6])]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for image_id, (height, width) in SIZES.items():
+        pixels = rng.integers(0, 255, (height, width, 3), np.uint8)
+        assert cv2.imwrite(str(folder / "images" / f"{image_id}.png"), pixels)
+    content = {
+        "images": [
+            {"id": image_id, "file_name": f"{image_id}.png", "width": width, "height": height}
+            for image_id, (height, width) in SIZES.items()
+        ],
+        "categories": [{"id": 3, "name": "ship"}, {"id": 7, "name": "storage-tank"}],
+        "annotations": [
+            {
+                "id": at,
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": bbox,
+                "area": bbox[2] * bbox[3],
+                "iscrowd": 0,
+            }
+            for at, (image_id, category_id, bbox) in enumerate(TRUTH, start=1)
+        ],
+    }
+    (folder / "val.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    metadata = WeightsMetadata(
+        model="rs-tinynet-n", names=("Bridge", "Ship"), category_ids=(1, 2), imgsz=64
+    )
+    save_weights(path, build("rs-tinynet-n", 2), metadata)
+    return path
+
+
+def run(*arguments):
+    app = typer.Typer()
+    app.command()(val)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def results_file(path, entries):
+    keys = ("image_id", "category_id", "bbox", "score")
+    path.write_text(json.dumps([dict(zip(keys, entry, strict=True)) for entry in entries]))
+    return path
+
+
+def test_the_truth_as_predictions_scores_one(data, tmp_path):
+    found = results_file(tmp_path / "dets.json", [(*entry, 0.5) for entry in TRUTH])
+    outcome = run("--data", data, "--predictions", found, "--json")
+    assert outcome.exception is None
+    report = json.loads(outcome.stdout)
+    assert [report[name] for name in SEVEN] == [1, 1, 1, 1, 1, 1, None]
+    assert report["images"] == 3
+    assert {name: scores["ap"] for name, scores in report["per_class"].items()} == {
+        "ship": 1,
+        "storage-tank": 1,
+    }
+    assert report["settings"]["max_det"] == 1500
+    assert report["settings"]["protocol"] == "AI-TOD"
+    assert report["settings"]["split"] == "val"
+
+
+def test_without_json_a_table_is_printed(data, tmp_path):
+    found = results_file(tmp_path / "dets.json", [(*entry, 0.5) for entry in TRUTH])
+    outcome = run("--data", data, "--predictions", found)
+    assert outcome.exit_code == 0
+    for text in ("AP_vt", "storage-tank", "mean", "100.0", "AI-TOD"):
+        assert text in outcome.stdout
+
+
+def test_a_model_is_scored_and_its_predictions_score_the_same(data, weights, tmp_path):
+    saved = tmp_path / "saved.json"
+    arguments = ("--data", data, "--model", weights, "--conf", 0, "--batch", 2, "--json")
+    outcome = run(*arguments, "--device", "cpu", "--save-predictions", saved)
+    assert outcome.exception is None
+    report = json.loads(outcome.stdout)
+    assert report["settings"]["classes_missing_in_model"] == ["storage-tank"]
+    assert report["per_class"]["storage-tank"]["ap"] == 0
+    assert "does not know storage-tank" in outcome.stderr
+    assert "lacks Bridge" in outcome.stderr
+    entries = json.loads(saved.read_text())
+    assert {entry["category_id"] for entry in entries} == {3}
+    assert {entry["image_id"] for entry in entries} == set(SIZES)
+    for left, top, width, height in (entry["bbox"] for entry in entries):
+        assert min(left, top, width, height) >= 0
+        assert left + width <= 96
+        assert top + height <= 64
+    again = json.loads(run("--data", data, "--predictions", saved, "--json").stdout)
+    assert [again[name] for name in SEVEN] == [report[name] for name in SEVEN]
+    assert again["per_class"] == report["per_class"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--model", "a", "--predictions", "b"),
+        ("--predictions", "b", "--save-predictions", "c"),
+        ("--model", "a", "--batch", 0),
+        ("--model", "a", "--max-det", 0),
+        ("--model", "a", "--scale", 0),
+        ("--model", "a", "--scale", "nan"),
+    ],
+)
+def test_options_that_make_no_sense_are_usage_errors(data, arguments):
+    assert isinstance(run("--data", data, *arguments).exception, UsageError)
+
+
+def test_results_of_another_split_and_images_of_another_size_are_data_errors(
+    data, weights, tmp_path
+):
+    found = results_file(tmp_path / "dets.json", [(77, 3, [0, 0, 1, 1], 0.5)])
+    assert isinstance(run("--data", data, "--predictions", found).exception, DataError)
+    assert isinstance(run("--data", data, "--split", "test", "--model", "x").exception, DataError)
+    content = json.loads((data / "val.json").read_text())
+    content["images"][0]["width"] = 97
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(data / "images")
+    outcome = run("--data", tmp_path, "--model", weights, "--device", "cpu")
+    assert isinstance(outcome.exception, DataError)
+    assert "size of its annotations" in str(outcome.exception)
