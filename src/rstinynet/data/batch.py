@@ -45,9 +45,9 @@ class Batch:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples of one size as a batch."""
-    images = np.stack([sample.image for sample in samples])
+    planes = np.stack([plane for sample in samples for plane in cv2.split(sample.image)])
     return Batch(
-        images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),
+        images=torch.from_numpy(planes).view(len(samples), 3, *planes.shape[1:]),
         boxes=[torch.from_numpy(sample.boxes) for sample in samples],
         labels=[torch.from_numpy(sample.labels) for sample in samples],
         crowds=[torch.from_numpy(sample.crowds) for sample in samples],
