@@ -96,9 +96,10 @@ def write_coco(labelled: LabelledSet, path: Path | str, *, images_dir: Path | st
         if (image.known & ~image.exhaustive).any():
             record["not_exhaustive_category_ids"] = ids[image.known & ~image.exhaustive].tolist()
         images.append(record)
+        before = len(annotations)
         annotations.extend(
             {
-                "id": len(annotations) + 1 + row,
+                "id": before + 1 + row,
                 "image_id": image.id,
                 "category_id": int(ids[label]),
                 "bbox": box,

@@ -1,0 +1,81 @@
+"""What can be read as RGB, and what is said about files that cannot."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from rstinynet.data.image import read_rgb
+from rstinynet.errors import DataError
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (23, 31, 3), dtype=np.uint8)
+
+
+def write(path, array):
+    assert cv2.imwrite(str(path), array)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_colour_is_rgb(tmp_path, pixels, suffix):
+    path = write(tmp_path / f"a{suffix}", pixels[..., ::-1])
+    np.testing.assert_array_equal(read_rgb(path), pixels)
+
+
+def test_jpeg_is_near(tmp_path):
+    flat = np.full((32, 32, 3), (200, 30, 60), np.uint8)
+    image = read_rgb(write(tmp_path / "a.jpg", flat[..., ::-1]))
+    assert np.abs(image.astype(int) - flat).max() <= 4
+
+
+def test_grey_is_repeated_and_alpha_dropped(tmp_path, pixels):
+    grey = read_rgb(write(tmp_path / "grey.png", pixels[..., 0]))
+    np.testing.assert_array_equal(grey, np.repeat(pixels[..., :1], 3, axis=2))
+    alpha = np.dstack([pixels[..., ::-1], pixels[..., 0]])
+    np.testing.assert_array_equal(read_rgb(write(tmp_path / "alpha.png", alpha)), pixels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_other_depths_are_stretched_between_percentiles(tmp_path, dtype):
+    ramp = np.linspace(100, 900, 64 * 64).reshape(64, 64).astype(dtype)
+    ramp[0, 0] = 60000
+    image = read_rgb(write(tmp_path / "a.tif", ramp))
+    assert image.shape == (64, 64, 3)
+    assert image.dtype == np.uint8
+    assert (image[0, 0] == 255).all()
+    assert image.min() == 0
+    assert (np.diff(image[1:, :, 0].ravel().astype(int)) >= 0).all()
+    assert abs(float(image.mean()) - 127.5) < 2
+
+
+def test_nan_and_constant_images_are_black_not_an_error(tmp_path):
+    flat = np.full((8, 8), np.nan, np.float32)
+    assert (read_rgb(write(tmp_path / "nan.tif", flat)) == 0).all()
+    assert (read_rgb(write(tmp_path / "flat.tif", np.full((8, 8), 700, np.uint16))) == 0).all()
+
+
+def test_missing_empty_and_foreign_files(tmp_path):
+    with pytest.raises(DataError, match=r"not found: .*none\.png"):
+        read_rgb(tmp_path / "none.png")
+    (tmp_path / "zero.png").touch()
+    with pytest.raises(DataError, match=r"empty \(0 bytes\)"):
+        read_rgb(tmp_path / "zero.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(DataError, match="not a readable image"):
+        read_rgb(tmp_path / "text.png")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_rgb(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_truncated_file_is_an_error_not_a_half_grey_image(tmp_path, suffix, share, pixels):
+    path = write(tmp_path / f"a{suffix}", np.tile(pixels, (5, 5, 1)))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DataError, match=f"a{suffix}"):
+        read_rgb(path)
