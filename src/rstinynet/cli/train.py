@@ -1,0 +1,112 @@
+"""`rstinynet train`: train a model on a data folder, or continue a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def train(
+    model: Annotated[
+        str | None, typer.Option(help="Name of a model, such as rs-tinynet-n.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with {train,val}.json and images/, or a data.yaml."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run, made anew.")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Settings to start from: paper, tiny, or short for small machines.")
+    ] = "tiny",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images in a batch.")] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Side of the training image, pixels.")] = None,
+    lr0: Annotated[float | None, typer.Option(help="First learning rate.")] = None,
+    close_mosaic: Annotated[
+        float | None, typer.Option(help="No mosaic in this many last epochs.")
+    ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(help="Fit the training into this time; such a run is not bit-reproducible."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that prepare batches.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is random.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Weights to start from: a file or a shipped model's name.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU where there is one.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the run in this folder, with its own settings.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any recipe setting: --set augment.mosaic=0.3. Repeatable."),
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the final metrics as JSON on stdout.")
+    ] = False,
+) -> None:
+    """Train a model; keep the weights with the best validation AP."""
+    import json
+    import logging
+
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    from rstinynet.errors import UsageError
+    from rstinynet.train import loop
+    from rstinynet.train.job import Job
+    from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
+
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
+    )
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "batch": batch,
+        "imgsz": imgsz,
+        "lr0": lr0,
+        "close_mosaic": close_mosaic,
+        "max_minutes": max_minutes,
+        "workers": workers,
+        "seed": seed,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    given |= parse_assignments(set_ or [])
+    chosen = device or _best_device()
+    if resume is not None:
+        refused = {"--model": model, "--out": out, "--init": init}
+        extra = [name for name, value in refused.items() if value is not None]
+        extra += [f"--{key.replace('_', '-')}" for key in given]
+        if extra:
+            raise UsageError(
+                f"--resume continues a run with its own settings; leave out {', '.join(extra)}"
+            )
+        metrics = loop.resume(resume, data=data, device=chosen)
+    else:
+        if model is None or data is None or out is None:
+            raise UsageError("train needs --model, --data and --out (or --resume RUN)")
+        metrics = loop.train(
+            Job(
+                model=model,
+                data=data,
+                out=out,
+                recipe=with_overrides(named_recipe(recipe), given),
+                device=chosen,
+                init=init,
+            )
+        )
+    if json_:
+        print(json.dumps(metrics))
+
+
+def _best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

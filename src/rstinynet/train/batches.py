@@ -1,0 +1,77 @@
+"""The endless stream of training batches, prepared ahead in threads.
+
+What a batch holds depends on (seed, iteration) only, so a run can start again at any batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+
+import cv2
+
+from rstinynet.data.annotations import LabelledSet
+from rstinynet.data.batch import Batch, collate
+from rstinynet.data.dataset import TrainingSet
+from rstinynet.errors import DataError
+from rstinynet.train.recipe import Recipe
+
+
+class Batches:
+    """Batches from a given iteration on; a context manager that owns its threads."""
+
+    def __init__(self, labelled: LabelledSet, recipe: Recipe) -> None:
+        if not labelled.images:
+            raise DataError("the training split has no images; training needs at least one")
+        self.batch = min(recipe.batch, len(labelled))
+        self.per_epoch = len(labelled) // self.batch
+        """Batches in an epoch; images left over wait for another epoch's order."""
+        self._with_mosaic = TrainingSet(
+            labelled, recipe.augment, recipe.seed, class_balance=recipe.class_balance
+        )
+        self._plain = self._with_mosaic.with_settings(replace(recipe.augment, mosaic_prob=0.0))
+        self._threads = recipe.workers
+        self._pool = ThreadPoolExecutor(recipe.workers, thread_name_prefix="batches")
+
+    def make(self, iteration: int, *, mosaic: bool) -> Batch:
+        """The batch of this iteration."""
+        source = self._with_mosaic if mosaic else self._plain
+        epoch, position = divmod(iteration, self.per_epoch)
+        indices = range(position * self.batch, (position + 1) * self.batch)
+        return collate([source.sample(epoch, index) for index in indices])
+
+    def stream(
+        self, start: int, stop: int, *, mosaic: Callable[[int], bool]
+    ) -> Iterator[tuple[int, Batch]]:
+        """(iteration, batch) from `start` up to `stop`; `mosaic` is asked when one is begun."""
+        waiting: deque[tuple[int, Future[Batch]]] = deque()
+        following = start
+        try:
+            while waiting or following < stop:
+                while following < stop and len(waiting) < self._threads + 1:
+                    future = self._pool.submit(self.make, following, mosaic=mosaic(following))
+                    waiting.append((following, future))
+                    following += 1
+                iteration, ready = waiting.popleft()
+                yield iteration, ready.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def __enter__(self) -> Batches:
+        # Samples are made in parallel already; OpenCV's threads would only compete with torch's.
+        self._cv2_threads = cv2.getNumThreads()
+        cv2.setNumThreads(0)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        cv2.setNumThreads(self._cv2_threads)

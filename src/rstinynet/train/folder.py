@@ -1,0 +1,77 @@
+"""The files of a run's folder, besides weights and resume state."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from rstinynet.errors import UsageError
+from rstinynet.files import write_bytes, write_json
+from rstinynet.train import checkpoint
+from rstinynet.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run writes: args.yaml, env.json, results.csv, metrics.json, weights/, resume/."""
+
+    path: Path
+
+    @property
+    def best(self) -> Path:
+        """Weights with the best validation AP."""
+        return self.path / "weights" / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The newest averaged weights."""
+        return self.path / "weights" / "last.safetensors"
+
+    def begin(self, args: Mapping[str, Any], device: str) -> None:
+        """Write args.yaml and env.json; UsageError if another run is kept here."""
+        if checkpoint.last_path(self.path).exists() or self.last.exists():
+            raise UsageError(
+                f"{self.path} holds a run: give another --out, or continue it with "
+                f"--resume {self.path}"
+            )
+        write_bytes(self.path / "args.yaml", yaml.safe_dump(dict(args), sort_keys=False).encode())
+        write_json(self.path / "env.json", environment(device))
+
+    def write_results(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write results.csv, a row an epoch; cells of what was not measured stay empty."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_bytes(self.path / "results.csv", text.getvalue().encode())
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json."""
+        write_json(self.path / "metrics.json", dict(metrics))
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What the run ran on: versions, processor, device."""
+    described: dict[str, Any] = {
+        "rstinynet": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "torch_threads": torch.get_num_threads(),
+        "device": device,
+    }
+    if device.startswith("cuda"):
+        described["gpu"] = torch.cuda.get_device_name(torch.device(device))
+    return described

@@ -1,0 +1,359 @@
+"""The training loop: batches in, weights out, stoppable at any batch.
+
+The clock is `iteration`, the number of batches seen. Together with the saved state it fixes all
+that follows, so a resumed run equals an uninterrupted one (bit for bit on the CPU, unless
+`max_minutes` ties the schedule to the machine's speed).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rstinynet.data.batch import Batch
+from rstinynet.data.folder import open_split
+from rstinynet.errors import DataError, RSTinyNetError
+from rstinynet.loss.criterion import Criterion, Losses
+from rstinynet.loss.targets import Targets
+from rstinynet.model.presets import build
+from rstinynet.train import checkpoint, schedule
+from rstinynet.train.batches import Batches
+from rstinynet.train.ema import ModelEma
+from rstinynet.train.initial import initial_model
+from rstinynet.train.job import Job, TrainingStoppedError
+from rstinynet.train.optimizer import freeze_backbone, make_optimizer, set_rates
+from rstinynet.train.outcome import Outcome
+from rstinynet.train.progress import Reporter, StopRequest
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Train from the start and return the contents of the run's metrics.json.
+
+    Writes weights/best.safetensors (best validation AP) and weights/last.safetensors, both with
+    averaged weights. Raises TrainingStoppedError on SIGINT or SIGTERM, after saving; DataError and
+    WeightsError for unusable input; RSTinyNetError if the loss stops being finite.
+    """
+    trainer = Trainer(job)
+    trainer.outcome.folder.begin(job.as_values(), job.device)
+    return trainer.run()
+
+
+def resume(run: Path, *, data: Path | None = None, device: str | None = None) -> dict[str, Any]:
+    """Continue the run kept in the folder `run` where its newest state was saved."""
+    state = checkpoint.load(run)
+    job = Job.from_values(state["job"], out=run)
+    job = replace(job, data=data or job.data, device=device or job.device)
+    trainer = Trainer(job, state)
+    return trainer.run()
+
+
+class Trainer:
+    """One run's model, optimiser, average and clock."""
+
+    def __init__(self, job: Job, state: Mapping[str, Any] | None = None) -> None:
+        self.job, self.recipe = job, job.recipe
+        self.device = torch.device(job.device)
+        self.train_set = open_split(job.data, "train")
+        self.val_set = open_split(job.data, "val")
+        if self.train_set.categories != self.val_set.categories:
+            raise DataError(f"{job.data}: the train and val splits have different categories")
+        self.outcome = Outcome(job, train_set=self.train_set, val_set=self.val_set)
+        self.batches = Batches(self.train_set, self.recipe)
+        self.per_epoch = self.batches.per_epoch
+        self.total = self.recipe.epochs * self.per_epoch
+        self.warmup = schedule.warmup_length(self.recipe, self.per_epoch)
+
+        classes = len(self.train_set.categories)
+        if state is None:
+            model = initial_model(job.model, classes, seed=self.recipe.seed, init=job.init)
+        else:
+            model = build(job.model, classes)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = ModelEma(self.model, decay=self.recipe.ema_decay, tau=self.recipe.ema_tau)
+        self.optimizer = make_optimizer(self.model, self.recipe)
+        self.amp = self.recipe.amp and self.device.type == "cuda"
+        brain = self.amp and torch.cuda.is_bf16_supported()
+        self.amp_dtype = torch.bfloat16 if brain else torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp and not brain)
+        self.criterion = Criterion(self.model.strides, classes, self.recipe.loss)
+        self.auxiliary = (
+            Criterion(self.model.auxiliary_strides, classes, self.recipe.loss)
+            if self.model.auxiliary_strides
+            else None
+        )
+
+        self.iteration = 0
+        self.done = 0.0
+        self.unsummed = 0
+        """Batches whose gradients wait for an update."""
+        self.sums = [0.0, 0.0, 0.0, 0.0]
+        self.counted = 0
+        self.rate = 0.0
+        self.elapsed_before = 0.0
+        self.frozen: bool | None = None
+        self.stop = StopRequest()
+        if state is not None:
+            self._restore(state)
+
+    # --- the clock
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of work on this run, over all its resumptions."""
+        return self.elapsed_before + time.monotonic() - self.started
+
+    @property
+    def limit_s(self) -> float | None:
+        """Seconds of training that leave time for the final validation; None: unlimited."""
+        if self.recipe.max_minutes is None:
+            return None
+        whole = self.recipe.max_minutes * 60
+        passes = 1 if self.recipe.val_images is None else 2
+        once = self.outcome.val_seconds
+        reserve = 0.05 * whole if once is None else 1.2 * once * passes + 3
+        return max(whole - reserve, 0.1 * whole)
+
+    def _advance(self) -> None:
+        now = schedule.progress(
+            iteration=self.iteration,
+            total=self.total,
+            elapsed_s=self.elapsed_s,
+            limit_s=self.limit_s,
+        )
+        self.done = max(self.done, now)
+
+    def _mosaic(self, iteration: int) -> bool:
+        closed_from = 1 - self.recipe.close_mosaic / self.recipe.epochs
+        planned = max(self.done if self.recipe.max_minutes else 0.0, iteration / self.total)
+        return planned < closed_from - 1e-9
+
+    # --- the run
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end; the contents of metrics.json."""
+        self.started = time.monotonic()
+        self.saved_at = self.started
+        self.window = (self.started, self.iteration)
+        with ExitStack() as stack:
+            self.say = stack.enter_context(Reporter())
+            stack.enter_context(self.stop.listening())
+            stack.enter_context(self.batches)
+            self.say.line(self._opening())
+            stream = self.batches.stream(self.iteration, self.total, mosaic=self._mosaic)
+            stack.callback(stream.close)  # type: ignore[attr-defined]
+            while True:
+                if self._epoch_is_over():
+                    self._end_epoch()
+                if self.done >= 1:
+                    return self._finish()
+                self._one(stream)
+
+    def _one(self, stream: Iterator[tuple[int, Batch]]) -> None:
+        iteration, batch = next(stream)
+        self._step(batch)
+        self.iteration = iteration + 1
+        self._advance()
+        self.say.share(self.done)
+        if self.iteration % self.recipe.log_every == 0:
+            self._log()
+        if self.unsummed:
+            self.done = min(self.done, 1 - 1e-9)
+            return
+        if self.stop.asked:
+            self._save()
+            raise TrainingStoppedError(
+                f"stopped after batch {self.iteration} of {self.total}, everything is saved; "
+                f"continue with: rstinynet train --resume {self.job.out}"
+            )
+        if time.monotonic() - self.saved_at >= 60 * self.recipe.save_minutes:
+            self._save()
+
+    def _step(self, batch: Batch) -> None:
+        self._freeze_or_release()
+        self.rate = set_rates(
+            self.optimizer,
+            self.recipe,
+            done=self.done,
+            iteration=self.iteration,
+            warmup=self.warmup,
+        )
+        x_BCHW = batch.images.to(self.device, non_blocking=True).float() / 255
+        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        targets = Targets(
+            boxes=batch.boxes, labels=batch.labels, known=batch.known, ignore=batch.crowds
+        ).to(self.device)
+        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
+            maps = self.model(x_BCHW)
+        losses: Losses = self.criterion([level.float() for level in maps.main], targets)
+        total = losses.total
+        if self.auxiliary is not None and maps.auxiliary is not None:
+            beside = self.auxiliary([level.float() for level in maps.auxiliary], targets)
+            total = total + self.recipe.auxiliary_weight * beside.total
+        values = torch.stack([total, losses.box, losses.cls, losses.dfl]).tolist()
+        if not all(map(math.isfinite, values)):
+            raise self._not_finite("loss", batch)
+        self.scaler.scale(total).backward()
+        self.unsummed += 1
+        self.sums = [sum_ + value for sum_, value in zip(self.sums, values, strict=True)]
+        self.counted += 1
+        summed = schedule.accumulation(self.recipe, iteration=self.iteration, warmup=self.warmup)
+        if self.unsummed >= summed or (self.iteration + 1) % self.per_epoch == 0:
+            self._update(batch)
+
+    def _update(self, batch: Batch) -> None:
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        # With a loss scaler, gradients that overflow are expected now and then, and are skipped.
+        if not self.scaler.is_enabled() and not math.isfinite(float(norm)):
+            raise self._not_finite("gradient", batch)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.model)
+        self.unsummed = 0
+
+    def _freeze_or_release(self) -> None:
+        frozen = self.iteration < self.recipe.freeze_backbone_epochs * self.per_epoch
+        if frozen != self.frozen:
+            self.model.train()
+            freeze_backbone(self.model, frozen=frozen, level=self.recipe.freeze_level)
+            self.frozen = frozen
+
+    def _not_finite(self, what: str, batch: Batch) -> RSTinyNetError:
+        return RSTinyNetError(
+            f"the {what} is not finite at batch {self.iteration}, with the images of ids "
+            f"{', '.join(map(str, batch.ids))}: look at these images' boxes, or lower --lr0 "
+            f"(now {self.recipe.lr0:g})"
+        )
+
+    # --- between epochs
+
+    def _epoch_is_over(self) -> bool:
+        boundary = self.iteration > 0 and self.iteration % self.per_epoch == 0
+        return (boundary or self.done >= 1) and self.outcome.iteration != self.iteration
+
+    def _end_epoch(self) -> None:
+        # A kill during validation must not cost the epoch.
+        self._save()
+        epoch = math.ceil(self.iteration / self.per_epoch)
+        final, every = self.done >= 1, self.recipe.val_every
+        means = [value / max(self.counted, 1) for value in self.sums]
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "iteration": self.iteration,
+            "minutes": round(self.elapsed_s / 60, 2),
+            "lr": self.rate,
+            **dict(zip(("loss", "box", "cls", "dfl"), means, strict=True)),
+        }
+        model, budget = self.ema.module, self._budget()
+        measured = None
+        if final or (every and epoch % every == 0):
+            images = None if final else self.recipe.val_images
+            measured = self.outcome.measure(model, budget, images=images)
+        self.outcome.keep(row, model, budget, measured=measured)
+        self.sums, self.counted = [0.0, 0.0, 0.0, 0.0], 0
+        self._save()
+        shown = "" if measured is None else f", val AP {row['ap']} AP50 {row['ap50']}"
+        self.say.line(f"epoch {epoch}: loss {means[0]:.3f}{shown}, {row['minutes']} min")
+
+    def _finish(self) -> dict[str, Any]:
+        metrics = self.outcome.finish(
+            self.ema.module,
+            self._budget(),
+            {
+                "epochs": round(self.iteration / self.per_epoch, 2),
+                "iterations": self.iteration,
+                "minutes": round(self.elapsed_s / 60, 2),
+            },
+        )
+        self.say.line(f"done: val AP {metrics.get('ap')}, weights in {self.outcome.folder.best}")
+        return metrics
+
+    # --- what is said
+
+    def _budget(self) -> str:
+        return (
+            f"{self.iteration} batches of {self.batches.batch} in "
+            f"{self.elapsed_s / 60:.0f} minutes on {self.device.type}"
+        )
+
+    def _opening(self) -> str:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return (
+            f"{self.job.model}: {parameters / 1e6:.2f} M parameters, "
+            f"{len(self.train_set)} training and {len(self.val_set)} validation images, "
+            f"{self.recipe.epochs} epochs of "
+            f"{self.per_epoch} batches of {self.batches.batch}, {self.recipe.imgsz} px, "
+            f"on {self.job.device}, from batch {self.iteration}"
+        )
+
+    def _log(self) -> None:
+        now = time.monotonic()
+        begun, first = self.window
+        rate = (self.iteration - first) * self.batches.batch / max(now - begun, 1e-9)
+        self.window = (now, self.iteration)
+        means = [value / max(self.counted, 1) for value in self.sums]
+        position = (self.iteration - 1) % self.per_epoch + 1
+        epoch = (self.iteration - 1) // self.per_epoch + 1
+        self.say.line(
+            f"epoch {epoch} batch {position}/{self.per_epoch} ({100 * self.done:.1f} %) "
+            f"loss {means[0]:.3f} box {means[1]:.3f} cls {means[2]:.3f} dfl {means[3]:.3f} "
+            f"lr {self.rate:.2e} {rate:.1f} images/s {self.elapsed_s / 60:.1f} min"
+        )
+
+    # --- resume state
+
+    def _save(self) -> None:
+        cuda = self.device.type == "cuda"
+        checkpoint.save(
+            self.job.out,
+            {
+                "job": self.job.as_values(),
+                "fingerprint": self.train_set.fingerprint,
+                "model": self.model.state_dict(),
+                "ema": self.ema.module.state_dict(),
+                "ema_updates": self.ema.updates,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "rng": torch.get_rng_state(),
+                "rng_cuda": torch.cuda.get_rng_state_all() if cuda else [],
+                "clock": {
+                    "iteration": self.iteration,
+                    "done": self.done,
+                    "elapsed_s": self.elapsed_s,
+                    "rate": self.rate,
+                },
+                "sums": self.sums,
+                "counted": self.counted,
+                "outcome": self.outcome.state(),
+            },
+        )
+        self.saved_at = time.monotonic()
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        if state["fingerprint"] != self.train_set.fingerprint:
+            raise DataError(
+                f"{self.job.data} is not the data that the run in {self.job.out} began with "
+                "(its training annotations differ): give the same --data"
+            )
+        self.model.load_state_dict(state["model"])
+        self.ema.module.load_state_dict(state["ema"])
+        self.ema.updates = state["ema_updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if state["rng_cuda"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(state["rng_cuda"])
+        clock = state["clock"]
+        self.iteration, self.done, self.rate = clock["iteration"], clock["done"], clock["rate"]
+        self.elapsed_before = clock["elapsed_s"]
+        self.sums, self.counted = list(state["sums"]), state["counted"]
+        self.outcome.restore(state["outcome"])

@@ -1,0 +1,128 @@
+"""What a run has measured and kept: rows of results, the best weights, final metrics."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rstinynet.data.annotations import LabelledSet
+from rstinynet.evaluate.coco import Evaluation
+from rstinynet.model.detector import DetectorModel
+from rstinynet.model.weights import WeightsMetadata, load_weights, save_weights
+from rstinynet.train.folder import RunFolder
+from rstinynet.train.job import Job
+from rstinynet.train.validate import validate
+
+METRICS = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
+
+
+class Outcome:
+    """Validates a run's averaged model and keeps its rows and weights."""
+
+    def __init__(self, job: Job, *, train_set: LabelledSet, val_set: LabelledSet) -> None:
+        self.job = job
+        self.folder = RunFolder(job.out)
+        self._train_set = train_set
+        self._val_set = val_set
+        self.rows: list[dict[str, Any]] = []
+        self.best_ap = -1.0
+        self.best_metrics: dict[str, Any] = {}
+        self.val_seconds: float | None = None
+        """Seconds that validation on all images takes, once measured."""
+
+    @property
+    def iteration(self) -> int:
+        """Batches seen at the last row."""
+        return int(self.rows[-1]["iteration"]) if self.rows else 0
+
+    def measure(
+        self, model: DetectorModel, budget: str, *, images: int | None = None
+    ) -> Evaluation:
+        """Validate on the first `images` validation images, or on all."""
+        begun = time.monotonic()
+        measured = validate(
+            model, self.metadata(budget), self._val_set, device=self.job.device, images=images
+        )
+        whole = len(self._val_set)
+        share = min(images or whole, whole) / max(whole, 1)
+        self.val_seconds = (time.monotonic() - begun) / max(share, 1e-9)
+        return measured
+
+    def keep(
+        self,
+        row: dict[str, Any],
+        model: DetectorModel,
+        budget: str,
+        *,
+        measured: Evaluation | None = None,
+    ) -> None:
+        """Add a row and write results.csv, last and, where this is the best AP yet, best."""
+        if measured is not None:
+            row |= {key: measured.as_dict().get(key) for key in METRICS}
+        self.rows.append(row)
+        self.folder.write_results(self.rows)
+        metadata = self.metadata(budget, measured)
+        save_weights(self.folder.last, model, metadata)
+        if measured is not None and _ap(measured) > self.best_ap:
+            self.best_ap, self.best_metrics = _ap(measured), measured.as_dict()
+            save_weights(self.folder.best, model, metadata)
+
+    def finish(self, model: DetectorModel, budget: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Write and return metrics.json: the best weights' numbers on all validation images."""
+        if self.job.recipe.val_images is not None:
+            # Until now `best` was chosen on a part of the validation images.
+            last = self.measure(model, budget)
+            best_model, _ = load_weights(self.folder.best)
+            best = self.measure(best_model, budget)
+            if _ap(last) >= _ap(best):
+                best, best_model = last, model
+            self.best_ap, self.best_metrics = _ap(best), best.as_dict()
+            save_weights(self.folder.best, best_model, self.metadata(budget, best))
+        weights = str(self.folder.best.relative_to(self.folder.path))
+        metrics = {**self.best_metrics, "weights": weights, **extra}
+        self.folder.write_metrics(metrics)
+        return metrics
+
+    def metadata(self, budget: str, measured: Evaluation | None = None) -> WeightsMetadata:
+        """What this run's weights say of themselves."""
+        values = {} if measured is None else measured.as_dict()
+        numbers = {key: values.get(key) for key in METRICS}
+        return WeightsMetadata(
+            model=self.job.model,
+            names=self._train_set.names,
+            category_ids=tuple(category.id for category in self._train_set.categories),
+            imgsz=self.job.recipe.imgsz,
+            scale=self.job.recipe.inference_scale,
+            licence=self.job.recipe.licence,
+            data_fingerprint=self._train_set.fingerprint,
+            trained_with=self.job.command(),
+            budget=budget,
+            metrics={key: float(value) for key, value in numbers.items() if _is_number(value)},
+        )
+
+    def state(self) -> dict[str, Any]:
+        """For the resume state."""
+        return {
+            "rows": self.rows,
+            "best_ap": self.best_ap,
+            "best_metrics": self.best_metrics,
+            "val_seconds": self.val_seconds,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.rows = [dict(row) for row in state["rows"]]
+        self.best_ap = state["best_ap"]
+        self.best_metrics = dict(state["best_metrics"])
+        self.val_seconds = state["val_seconds"]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _ap(measured: Evaluation) -> float:
+    value = measured.as_dict().get("ap")
+    return float(value) if _is_number(value) else 0.0

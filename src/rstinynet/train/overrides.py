@@ -1,0 +1,141 @@
+"""Changing a recipe by text, as `--set key=value` does, and writing one as plain values."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from rstinynet.data.augment import AugmentSettings
+from rstinynet.errors import UsageError
+from rstinynet.loss.settings import LossSettings
+from rstinynet.train.recipe import RECIPES, Recipe, setting_names
+
+NESTED: dict[str, type[Any]] = {"augment": AugmentSettings, "loss": LossSettings}
+
+
+def named_recipe(name: str) -> Recipe:
+    """The recipe of that name; UsageError with a suggestion if there is none."""
+    if name not in RECIPES:
+        raise UsageError(
+            f"there is no recipe '{name}'{_did_you_mean(name, RECIPES)}; "
+            f"recipes are {', '.join(sorted(RECIPES))}"
+        )
+    return RECIPES[name]()
+
+
+def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe with settings replaced; UsageError on an unknown name or an unfit value.
+
+    Names are those of `setting_names()`; `mosaic` stands for `augment.mosaic` where only one
+    setting ends so. Values are text as typed, read as YAML (`none`, `0.5`, `[0.5,1.6]`, `0.5,1.6`),
+    or already values.
+    """
+    own: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in overrides.items():
+        full = _full_name(key)
+        group, _, leaf = full.rpartition(".")
+        holder = NESTED[group] if group else Recipe
+        converted = _convert(full, value, get_type_hints(holder)[leaf])
+        (nested.setdefault(group, {}) if group else own)[leaf] = converted
+    try:
+        for group, changes in nested.items():
+            own[group] = replace(getattr(recipe, group), **changes)
+        return replace(recipe, **own)
+    except UsageError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"these settings do not fit together: {error}") from error
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """`["lr0=0.01"]` to `{"lr0": "0.01"}`; UsageError where there is no `=`."""
+    parsed = {}
+    for text in assignments:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise UsageError(f"--set takes key=value, not '{text}'")
+        parsed[key.strip().replace("-", "_")] = value.strip()
+    return parsed
+
+
+def as_values(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as nested dicts, lists and numbers."""
+    return {key: _plain(value) for key, value in asdict(recipe).items()}
+
+
+def from_values(values: Mapping[str, Any]) -> Recipe:
+    """The inverse of `as_values`; UsageError if a setting is unknown to this version."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in NESTED:
+            flat.update({f"{key}.{leaf}": item for leaf, item in value.items()})
+        elif key != "name":
+            flat[key] = value
+    return replace(with_overrides(Recipe(), flat), name=str(values.get("name", "custom")))
+
+
+def differences(recipe: Recipe) -> dict[str, Any]:
+    """Settings in which the recipe differs from the named one it began as."""
+    base = as_values(RECIPES.get(recipe.name, Recipe)())
+    found: dict[str, Any] = {}
+    for key, value in as_values(recipe).items():
+        if key in NESTED:
+            found.update(
+                {f"{key}.{leaf}": item for leaf, item in value.items() if item != base[key][leaf]}
+            )
+        elif value != base[key]:
+            found[key] = value
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _full_name(key: str) -> str:
+    names = setting_names()
+    if key in names:
+        return key
+    ends = [name for name in names if name.endswith(f".{key}")]
+    if len(ends) == 1:
+        return ends[0]
+    if ends:
+        raise UsageError(
+            f"the recipe setting '{key}' could be {' or '.join(ends)}: name it in full"
+        )
+    leaves = [name.rpartition(".")[2] for name in names]
+    raise UsageError(
+        f"there is no recipe setting '{key}'{_did_you_mean(key, [*names, *leaves])}; "
+        f"the settings are {', '.join(names)}"
+    )
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    if isinstance(value, str):
+        text = value
+        if "," in text and not text.startswith("["):
+            text = f"[{text}]"
+        try:
+            value = None if text.lower() in ("none", "null", "") else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"the value of '{name}' cannot be read: {value!r}") from error
+        if kind is str:
+            value = text
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise UsageError(f"recipe setting '{name}' cannot be {value!r}: {reason}") from error

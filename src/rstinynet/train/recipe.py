@@ -1,0 +1,174 @@
+"""Every setting of a training run, in one typed object, and the named recipes.
+
+A recipe is a value: a function returns it, `dataclasses.replace` changes it, `args.yaml` and the
+checkpoint record it. The loss's and the augmentation's settings are nested under their own names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from rstinynet.data.augment import AugmentSettings
+from rstinynet.errors import UsageError
+from rstinynet.loss.settings import LossSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How to train. Defaults are the paper's, and YOLO11's where the paper is silent."""
+
+    name: str = "paper"
+    epochs: int = 600
+    batch: int = 16
+    seed: int = 0
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr0: float = 0.01
+    lrf: float = 0.01
+    """The last learning rate, as a share of `lr0`."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    momentum: float = 0.937
+    """Nesterov momentum of SGD, or AdamW's beta 1."""
+    weight_decay: float = 5e-4
+    """Not applied to norms and biases; scaled by (batch * accumulated batches) / nominal_batch."""
+    warmup_epochs: float = 3.0
+    warmup_iterations: int | None = None
+    """Warm-up in batches; takes the place of `warmup_epochs`."""
+    warmup_bias_lr: float = 0.1
+    warmup_momentum: float = 0.8
+    nominal_batch: int | None = 64
+    """Sum gradients over about this many images per update; None: every batch is an update."""
+    clip_norm: float = 10.0
+    """Largest gradient norm."""
+    amp: bool = True
+    """Mixed precision, on CUDA only."""
+    ema_decay: float = 0.9999
+    ema_tau: float = 2000.0
+    """Updates after which the average has mostly forgotten the first weights."""
+    auxiliary_weight: float = 0.25
+    """Weight of the auxiliary branch's loss, for models that have one."""
+    freeze_backbone_epochs: float = 0.0
+    """The backbone, with its norms' statistics, stays as initialised for so long."""
+    freeze_level: int = 0
+    """Parts of the backbone up to this pyramid level (2 has stride 4) are never trained; 0: none.
+    For pretrained weights: those layers are general, and the costliest to train."""
+    backbone_lr_factor: float = 1.0
+
+    close_mosaic: float = 10
+    """Mosaic is off for this many last epochs (that share of the time under `max_minutes`)."""
+    max_minutes: float | None = None
+    """Fit the schedule into this much wall-clock time, final validation included."""
+    val_every: int = 1
+    """Validate after every so many epochs, and at the end; 0: only at the end."""
+    val_images: int | None = None
+    """Validate on the first so many images only, except at the end; None: on all."""
+    save_minutes: float = 5.0
+    """Save the resume state this often, besides after each epoch."""
+    class_balance: float = 0.0
+    """Repeat-factor sampling's threshold: images of classes rarer than this come more often."""
+    workers: int = 2
+    """Threads that prepare batches."""
+    log_every: int = 20
+    """Batches between two log lines."""
+    inference_scale: float = 1.0
+    """Resize factor at validation and inference, written into the weights."""
+    licence: str = "unspecified"
+    """Licence of the weights, written into them."""
+
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+
+    @property
+    def imgsz(self) -> int:
+        """Side of the square training image, pixels."""
+        return self.augment.imgsz
+
+    def __post_init__(self) -> None:
+        rules: list[tuple[str, bool, str]] = [
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch", self.batch >= 1, "at least 1"),
+            ("seed", self.seed >= 0, "0 or more"),
+            ("optimizer", self.optimizer in ("sgd", "adamw"), "sgd or adamw"),
+            ("schedule", self.schedule in ("linear", "cosine"), "linear or cosine"),
+            ("lr0", self.lr0 > 0, "positive"),
+            ("lrf", 0 <= self.lrf <= 1, "between 0 and 1"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("nominal_batch", (self.nominal_batch or 1) >= 1, "at least 1, or none"),
+            ("clip_norm", self.clip_norm > 0, "positive"),
+            ("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)"),
+            ("ema_tau", self.ema_tau > 0, "positive"),
+            ("backbone_lr_factor", self.backbone_lr_factor >= 0, "0 or more"),
+            ("max_minutes", (self.max_minutes or 1) > 0, "positive, or none"),
+            ("val_every", self.val_every >= 0, "0 or more"),
+            ("val_images", (self.val_images or 1) >= 1, "at least 1, or none"),
+            ("workers", self.workers >= 1, "at least 1"),
+            ("log_every", self.log_every >= 1, "at least 1"),
+            ("inference_scale", self.inference_scale > 0, "positive"),
+        ]
+        for name, holds, rule in rules:
+            if not holds:
+                raise UsageError(
+                    f"recipe setting '{name}' must be {rule}, not {getattr(self, name)}"
+                )
+
+
+def paper() -> Recipe:
+    """The paper's training: 600 epochs of SGD at 800 px, batch 16; YOLO11's where it is silent."""
+    return Recipe(
+        augment=AugmentSettings(
+            imgsz=800,
+            scale=(0.5, 1.5),
+            focus_prob=0.0,
+            grey_prob=0.0,
+            contrast_prob=0.0,
+            blur_prob=0.0,
+            noise_prob=0.0,
+        ),
+        loss=LossSettings.yolo11(),
+    )
+
+
+def tiny() -> Recipe:
+    """Ours for tiny objects: native-resolution crops, mild scaling, the square's symmetries."""
+    return Recipe(
+        name="tiny",
+        epochs=150,
+        schedule="cosine",
+        augment=AugmentSettings(imgsz=640, mosaic_prob=0.5, scale=(0.5, 1.6), grey_prob=0.3),
+    )
+
+
+def short() -> Recipe:
+    """`tiny` for small machines and a few thousand updates: AdamW, quick warm-up, quick EMA."""
+    base = tiny()
+    return replace(
+        base,
+        name="short",
+        epochs=30,
+        batch=8,
+        augment=replace(base.augment, imgsz=416),
+        optimizer="adamw",
+        lr0=1.5e-3,
+        momentum=0.9,
+        weight_decay=0.01,
+        warmup_iterations=200,
+        warmup_bias_lr=0.0,
+        nominal_batch=None,
+        ema_decay=0.998,
+        ema_tau=200.0,
+        close_mosaic=3,
+        val_every=3,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"paper": paper, "tiny": tiny, "short": short}
+
+
+def setting_names() -> list[str]:
+    """Every setting that can be changed by name; nested ones as `loss.NAME`, `augment.NAME`."""
+    own = [f.name for f in fields(Recipe) if f.name not in ("name", "augment", "loss")]
+    nested = [f"loss.{f.name}" for f in fields(LossSettings)]
+    return own + [f"augment.{f.name}" for f in fields(AugmentSettings)] + nested
