@@ -118,7 +118,7 @@ def test_small_images_are_padded_not_stretched():
 
 def test_what_a_cut_hides_is_ignored_and_counted():
     image = np.zeros((96, 96, 3), np.uint8)
-    boxes = np.array([[-8, 0, 2, 10], [-2, 20, 8, 30], [50, 50, 51, 60], [-9, 70, -1, 80]])
+    boxes = np.array([[-8, 0, 1, 10], [-2, 20, 8, 30], [50, 50, 51, 60], [-9, 70, -1, 80]])
     piece = Piece(image, boxes.astype(np.float32), np.arange(4), np.zeros(4, np.bool_))
     chosen = dataclasses.replace(
         PLAIN, symmetries=False, focus_prob=0, min_box_px=2, min_visibility=0.5
@@ -127,7 +127,7 @@ def test_what_a_cut_hides_is_ignored_and_counted():
     assert counts == AugmentCounts(kept=1, cut=1, small=1)
     assert sample.labels.tolist() == [0, 1, 2]
     assert sample.crowd.tolist() == [True, False, True]
-    assert sample.boxes[0].tolist() == [0, 0, 2, 10]
+    assert sample.boxes[0].tolist() == [0, 0, 1, 10]
 
 
 @pytest.mark.parametrize("seed", range(5))
