@@ -1,0 +1,177 @@
+"""Reading: types, bands, scaling, masks, palettes and files that are no use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp
+
+from rstinynet.errors import DataError, UsageError
+from rstinynet.model.weights import Scaling
+from rstinynet.scenes.reader import FILL, Scene
+from rstinynet.scenes.windows import Window, whole
+
+Writer = Callable[..., Path]
+
+
+def pixels(source: Path | np.ndarray, **options: object) -> np.ndarray:
+    with Scene(source, **options) as scene:  # type: ignore[arg-type]
+        return scene.read(whole(scene.width, scene.height)).image
+
+
+def gradient(dtype: type, low: float, high: float) -> np.ndarray:
+    return np.linspace(low, high, 64 * 64).reshape(64, 64, 1).astype(dtype)
+
+
+def test_eight_bit_rgb_is_left_as_it_is(write_tiff: Writer, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(pixels(write_tiff(tmp_path / "a.tif", array)), array)
+    np.testing.assert_array_equal(pixels(array), array)
+    cv2.imwrite(str(tmp_path / "a.png"), array[..., ::-1])
+    np.testing.assert_array_equal(pixels(tmp_path / "a.png"), array)
+
+
+def test_a_window_is_the_part_of_the_whole(write_tiff: Writer, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 4000, (90, 70, 1), dtype=np.uint16)
+    path = write_tiff(tmp_path / "a.tif", array)
+    with Scene(path) as scene:
+        part = scene.read(Window(10, 20, 32, 48, (0, 0, 1, 1)))
+    assert part.valid is None
+    np.testing.assert_array_equal(part.image, pixels(path)[20:68, 10:42])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32, np.uint32, np.float64])
+def test_percentiles_stretch_one_band_to_three_equal_channels(
+    write_tiff: Writer, tmp_path: Path, dtype: type
+) -> None:
+    array = gradient(dtype, 200, 2200)
+    image = pixels(write_tiff(tmp_path / "a.tif", array), scaling=Scaling(low=1, high=99))
+    assert image.dtype == np.uint8
+    assert image.shape == (64, 64, 3)
+    np.testing.assert_array_equal(image[..., 0], image[..., 2])
+    low, high = np.percentile(array, [1, 99])
+    expected = np.clip((array[..., 0].astype(float) - low) / (high - low) * 255, 0, 255)
+    assert np.abs(image[..., 0] - expected).max() <= 0.51
+
+
+def test_fixed_and_dtype_scaling() -> None:
+    array = np.array([[0, 1000], [2000, 65535]], np.uint16)
+    fixed = pixels(array, scaling=Scaling(kind="fixed", low=0, high=2000))
+    np.testing.assert_array_equal(fixed[..., 0], [[0, 128], [255, 255]])
+    full = pixels(array, scaling=Scaling(kind="dtype"))
+    np.testing.assert_array_equal(full[..., 1], [[0, 4], [8, 255]])
+    real = pixels(np.array([[0.0, 0.5, 1.0]]), scaling=Scaling(kind="dtype"))
+    np.testing.assert_array_equal(real[0, :, 0], [0, 128, 255])
+
+
+def test_percentiles_of_a_large_striped_scene_come_from_blocks_spread_over_it(
+    monkeypatch: pytest.MonkeyPatch, write_tiff: Writer, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("rstinynet.scenes.reader._WHOLE", 100)
+    array = np.random.default_rng(2).normal(1000, 100, (700, 900, 1)).astype(np.uint16)
+    with Scene(write_tiff(tmp_path / "a.tif", array)) as scene:
+        assert scene.limits is not None
+        low, high = (float(limit[0]) for limit in scene.limits)
+    assert np.percentile(array, 1) == pytest.approx(low, abs=5)
+    assert np.percentile(array, 99) == pytest.approx(high, abs=5)
+
+
+def test_nodata_is_grey_unused_by_percentiles_and_marked(
+    write_tiff: Writer, tmp_path: Path
+) -> None:
+    array = gradient(np.uint16, 1000, 2000)
+    array[:, :40] = 0
+    path = write_tiff(tmp_path / "a.tif", array, nodata=0)
+    with Scene(path) as scene:
+        assert scene.limits is not None
+        assert scene.limits[0][0] > 900
+        tile = scene.read(whole(64, 64))
+    assert tile.valid is not None
+    np.testing.assert_array_equal(tile.valid, np.broadcast_to(np.arange(64) >= 40, (64, 64)))
+    assert (tile.image[:, :40] == FILL).all()
+
+
+def test_nan_is_nodata() -> None:
+    array = np.full((8, 8), 5.0, np.float32)
+    array[0] = np.nan
+    with Scene(array) as scene:
+        tile = scene.read(whole(8, 8))
+    assert tile.valid is not None
+    assert tile.valid.sum() == 56
+    with Scene(np.full((8, 8), np.nan)) as scene:
+        valid = scene.read(whole(8, 8)).valid
+    assert valid is not None
+    assert not valid.any()
+
+
+def test_bands_are_chosen_by_colour_or_by_number(write_tiff: Writer, tmp_path: Path) -> None:
+    array = np.zeros((16, 16, 4), np.uint8)
+    array[:] = (10, 20, 30, 40)
+    path = write_tiff(tmp_path / "a.tif", array)
+    assert pixels(path)[0, 0].tolist() == [10, 20, 30]
+    assert pixels(path, bands=(4, 2, 1))[0, 0].tolist() == [40, 20, 10]
+    assert pixels(path, bands=(4,))[0, 0].tolist() == [40, 40, 40]
+    with rasterio.open(path, "r+") as file:
+        blue_first = (ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined)
+        file.colorinterp = blue_first
+    assert pixels(path)[0, 0].tolist() == [30, 20, 10]
+    for wrong in ((5,), (1, 2), (), (0, 1, 2)):
+        with pytest.raises(UsageError, match="bands must be"):
+            pixels(path, bands=wrong)
+
+
+def test_alpha_is_a_mask(tmp_path: Path) -> None:
+    array = np.full((16, 16, 4), 200, np.uint8)
+    array[:8, :, 3] = 0
+    cv2.imwrite(str(tmp_path / "a.png"), array)
+    with Scene(tmp_path / "a.png") as scene:
+        tile = scene.read(whole(16, 16))
+    assert tile.valid is not None
+    assert tile.valid.sum() == 128
+
+
+def test_palette_becomes_colours(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8"}
+    with rasterio.open(
+        path, "w", crs="EPSG:32611", transform=rasterio.Affine(1, 0, 9, 0, -1, 9), **profile
+    ) as file:
+        file.write(np.ones((1, 4, 4), np.uint8))
+        file.write_colormap(1, {0: (0, 0, 0, 255), 1: (200, 100, 50, 255)})
+    assert pixels(path)[0, 0].tolist() == [200, 100, 50]
+
+
+def test_files_of_no_use_say_so(write_tiff: Writer, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        Scene(tmp_path / "none.tif")
+    (tmp_path / "zero.png").touch()
+    with pytest.raises(DataError, match="0 bytes"):
+        Scene(tmp_path / "zero.png")
+    (tmp_path / "text.jpg").write_text("this is not an image")
+    with pytest.raises(DataError, match="not an image"):
+        Scene(tmp_path / "text.jpg")
+    array = np.random.default_rng(0).integers(0, 9999, (300, 300, 1), dtype=np.uint16)
+    path = write_tiff(tmp_path / "cut.tif", array, tiled=True)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"truncated or damaged|not an image"):
+        pixels(path)
+    with pytest.raises(DataError, match="complex"):
+        Scene(np.zeros((4, 4), np.complex64))
+    with pytest.raises(UsageError, match="must be"):
+        Scene(np.zeros(4))
+
+
+def test_a_truncated_jpeg_is_not_searched_as_if_it_were_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    array = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), array)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3])
+    with pytest.raises(DataError, match="truncated or damaged"):
+        pixels(path)
