@@ -1,8 +1,9 @@
 """Pictures of what was found: the scene with boxes by class, and close-ups of the densest places.
 
 Objects of eight pixels vanish under an ordinary outline, so boxes are drawn just outside the
-object, thin, on an enlarged picture. A scene larger than the picture is drawn reduced, with
-close-ups at full resolution on a second sheet.
+object, thin, with a dark edge that keeps them visible on bright ground; small images are
+enlarged. A scene larger than the picture is drawn reduced. Close-ups at full resolution go onto a
+second sheet.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def picture(result: Result, scene: Scene, places: list[Window]) -> UInt8Image:
     """The whole scene with all boxes, a legend with counts, and `places` marked by number."""
     width, height = result.size
     factor = min(PICTURE / max(width, height), ENLARGE)
-    factor = max(1, int(factor)) if factor >= 1.5 else factor
+    factor = int(factor) if factor >= 1 else factor
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     if factor < 1:
         canvas = scene.overview(*size)
@@ -109,14 +110,25 @@ def draw_boxes(canvas: UInt8Image, found: Detections, *, factor: float) -> None:
     The best are drawn last, so that they stay on top.
     """
     height, width = canvas.shape[:2]
-    gap = 1 if factor < 1 else 2
+    line = 1 if factor < 1 else 2
     boxes = found.boxes * factor
     for box, label in zip(boxes[::-1], found.labels[::-1], strict=True):
         if box[2] < 0 or box[3] < 0 or box[0] > width or box[1] > height:
             continue
-        low = (int(np.floor(box[0])) - gap, int(np.floor(box[1])) - gap)
-        high = (int(np.ceil(box[2])) + gap, int(np.ceil(box[3])) + gap)
-        cv2.rectangle(canvas, low, high, colour_of(int(label)), 1 if factor < 1.5 else 2)
+        x0, y0 = (int(np.floor(value)) for value in box[:2])
+        x1, y1 = (int(np.ceil(value)) for value in box[2:])
+        if factor >= 1:
+            _frame(canvas, (x0, y0, x1, y1), line + 1, (0, 0, 0))
+        _frame(canvas, (x0, y0, x1, y1), line, colour_of(int(label)))
+
+
+def _frame(
+    canvas: UInt8Image, box: tuple[int, int, int, int], thickness: int, colour: Colour
+) -> None:
+    """A line of `thickness` pixels round `box`, a pixel off it, all of it outside."""
+    x0, y0, x1, y1 = box
+    for step in range(1, thickness + 1):
+        cv2.rectangle(canvas, (x0 - step - 1, y0 - step - 1), (x1 + step, y1 + step), colour, 1)
 
 
 def densest(found: Detections, size: tuple[int, int]) -> list[Window]:
