@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+Model = TypeVar("Model", bound=nn.Module)
 
-class ModelEma:
+
+class ModelEma(Generic[Model]):
     """Averages parameters and batch statistics with decay d(t) = decay * (1 - exp(-t / tau)).
 
     `t` counts updates, so that early averages follow the young model closely.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float, tau: float) -> None:
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: Model, *, decay: float, tau: float) -> None:
+        self.module: Model = copy.deepcopy(model)
+        self.module.eval().requires_grad_(False)
         self.decay = decay
         self.tau = tau
         self.updates = 0
@@ -26,7 +30,7 @@ class ModelEma:
         return self.decay * (1 - math.exp(-update / self.tau))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: Model) -> None:
         """Move the average towards `model`; integer buffers (batch counts) are copied."""
         self.updates += 1
         weight = 1 - self.decay_at(self.updates)

@@ -45,7 +45,7 @@ def copy_fitting(model: DetectorModel, init: Path | str) -> int:
         for name, tensor in theirs.items()
         if name in ours and ours[name].shape == tensor.shape
     }
-    copied = sum(tensor.numel() for tensor in fitting.values())
+    copied: int = sum(tensor.numel() for tensor in fitting.values())
     total = sum(tensor.numel() for tensor in ours.values())
     if not any(tensor.ndim > 1 for tensor in fitting.values()):
         raise WeightsError(f"nothing in {init} ({metadata.model}) fits this model")

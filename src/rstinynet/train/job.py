@@ -9,7 +9,7 @@ from typing import Any
 
 from rstinynet.errors import RSTinyNetError
 from rstinynet.train import overrides
-from rstinynet.train.recipe import Recipe
+from rstinynet.train.recipe import RECIPES, Recipe
 
 
 class TrainingStoppedError(RSTinyNetError):
@@ -58,7 +58,7 @@ class Job:
     def command(self) -> str:
         """The command that makes this run; the data by its folder's name only."""
         words = ["rstinynet train", f"--model {self.model}", f"--data {self.data.name}"]
-        if self.recipe.name in overrides.RECIPES:
+        if self.recipe.name in RECIPES:
             words.append(f"--recipe {self.recipe.name}")
         if self.init is not None:
             words.append(f"--init {Path(self.init).name}")

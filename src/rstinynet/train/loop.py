@@ -11,13 +11,14 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from rstinynet.data.augment import AugmentCounts
 from rstinynet.data.batch import Batch
 from rstinynet.data.folder import open_split
 from rstinynet.errors import DataError, RSTinyNetError
@@ -96,6 +97,8 @@ class Trainer:
         """Batches whose gradients wait for an update."""
         self.sums = [0.0, 0.0, 0.0, 0.0]
         self.counted = 0
+        self.objects = AugmentCounts()
+        """Objects of this epoch's samples: kept, and turned into regions to ignore."""
         self.rate = 0.0
         self.elapsed_before = 0.0
         self.frozen: bool | None = None
@@ -116,10 +119,14 @@ class Trainer:
         if self.recipe.max_minutes is None:
             return None
         whole = self.recipe.max_minutes * 60
-        passes = 1 if self.recipe.val_images is None else 2
         once = self.outcome.val_seconds
-        reserve = 0.05 * whole if once is None else 1.2 * once * passes + 3
+        reserve = 0.05 * whole if once is None else 1.2 * once * self._final_passes() + 3
         return max(whole - reserve, 0.1 * whole)
+
+    def _final_passes(self) -> float:
+        """Passes over the validation images that the end costs."""
+        part = self.recipe.val_images
+        return 1.0 if part is None else 1 + min(1.0, part / max(len(self.val_set), 1))
 
     def _advance(self) -> None:
         now = schedule.progress(
@@ -200,10 +207,11 @@ class Trainer:
         values = torch.stack([total, losses.box, losses.cls, losses.dfl]).tolist()
         if not all(map(math.isfinite, values)):
             raise self._not_finite("loss", batch)
-        self.scaler.scale(total).backward()
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         self.unsummed += 1
         self.sums = [sum_ + value for sum_, value in zip(self.sums, values, strict=True)]
         self.counted += 1
+        self.objects += batch.counts
         summed = schedule.accumulation(self.recipe, iteration=self.iteration, warmup=self.warmup)
         if self.unsummed >= summed or (self.iteration + 1) % self.per_epoch == 0:
             self._update(batch)
@@ -251,22 +259,24 @@ class Trainer:
             "iteration": self.iteration,
             "minutes": round(self.elapsed_s / 60, 2),
             "lr": self.rate,
+            "objects": self.objects.kept,
+            "ignored_cut": self.objects.cut,
+            "ignored_small": self.objects.small,
             **dict(zip(("loss", "box", "cls", "dfl"), means, strict=True)),
         }
         model, budget = self.ema.module, self._budget()
         measured = None
         if final or (every and epoch % every == 0):
-            images = None if final else self.recipe.val_images
-            measured = self.outcome.measure(model, budget, images=images)
+            measured = self.outcome.measure(model, budget, images=self.recipe.val_images)
         self.outcome.keep(row, model, budget, measured=measured)
         self.sums, self.counted = [0.0, 0.0, 0.0, 0.0], 0
+        self.objects = AugmentCounts()
         self._save()
         shown = "" if measured is None else f", val AP {row['ap']} AP50 {row['ap50']}"
         self.say.line(f"epoch {epoch}: loss {means[0]:.3f}{shown}, {row['minutes']} min")
 
     def _finish(self) -> dict[str, Any]:
         metrics = self.outcome.finish(
-            self.ema.module,
             self._budget(),
             {
                 "epochs": round(self.iteration / self.per_epoch, 2),
@@ -333,6 +343,7 @@ class Trainer:
                 },
                 "sums": self.sums,
                 "counted": self.counted,
+                "objects": asdict(self.objects),
                 "outcome": self.outcome.state(),
             },
         )
@@ -356,4 +367,5 @@ class Trainer:
         self.iteration, self.done, self.rate = clock["iteration"], clock["done"], clock["rate"]
         self.elapsed_before = clock["elapsed_s"]
         self.sums, self.counted = list(state["sums"]), state["counted"]
+        self.objects = AugmentCounts(**state.get("objects", {}))
         self.outcome.restore(state["outcome"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.evaluate.coco import Evaluation
@@ -69,17 +69,17 @@ class Outcome:
             self.best_ap, self.best_metrics = _ap(measured), measured.as_dict()
             save_weights(self.folder.best, model, metadata)
 
-    def finish(self, model: DetectorModel, budget: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, budget: str, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Write and return metrics.json: the best weights' numbers on all validation images."""
         if self.job.recipe.val_images is not None:
-            # Until now `best` was chosen on a part of the validation images.
-            last = self.measure(model, budget)
-            best_model, _ = load_weights(self.folder.best)
+            # Until now `best` was measured on a part of the validation images.
+            best_model, metadata = load_weights(self.folder.best)
             best = self.measure(best_model, budget)
-            if _ap(last) >= _ap(best):
-                best, best_model = last, model
-            self.best_ap, self.best_metrics = _ap(best), best.as_dict()
-            save_weights(self.folder.best, best_model, self.metadata(budget, best))
+            self.best_metrics = best.as_dict()
+            numbers = self.metadata(budget, best).metrics
+            save_weights(
+                self.folder.best, best_model, metadata.model_copy(update={"metrics": numbers})
+            )
         weights = str(self.folder.best.relative_to(self.folder.path))
         metrics = {**self.best_metrics, "weights": weights, **extra}
         self.folder.write_metrics(metrics)
@@ -119,7 +119,7 @@ class Outcome:
         self.val_seconds = state["val_seconds"]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rstinynet.data.annotations import LabelledSet
-from rstinynet.data.image import read_rgb
 from rstinynet.evaluate.coco import Evaluation, evaluate
+from rstinynet.evaluate.run import find_objects
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import WeightsMetadata
 from rstinynet.scenes.detector import Detector
@@ -26,7 +26,5 @@ def validate(
     """AI-TOD's numbers of `model` on the first `images` images of `labelled`, or on all."""
     detector = Detector(model, metadata, device=device)
     chosen = replace(labelled, images=labelled.images[:images])
-    found = {
-        image.id: detector.detect(read_rgb(image.path), conf=LOWEST_CONF) for image in chosen.images
-    }
+    found = find_objects(lambda batch: detector.detect_batch(batch, conf=LOWEST_CONF), chosen)
     return evaluate(chosen, found)

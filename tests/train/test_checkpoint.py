@@ -1,0 +1,82 @@
+"""Resume state that is damaged, missing or unsafe."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from rstinynet.errors import WeightsError
+from rstinynet.train import checkpoint
+
+
+def two_saves(run):
+    checkpoint.save(run, {"iteration": 1, "model": {"w": torch.zeros(1000)}})
+    checkpoint.save(run, {"iteration": 2, "model": {"w": torch.ones(1000)}})
+
+
+def test_newest_state_is_read(tmp_path):
+    two_saves(tmp_path)
+    state = checkpoint.load(tmp_path)
+    assert state["iteration"] == 2
+    assert torch.equal(state["model"]["w"], torch.ones(1000))
+    assert sorted(path.name for path in (tmp_path / "resume").iterdir()) == [
+        "last.pt",
+        "previous.pt",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "missing"])
+def test_damaged_newest_state_falls_back(tmp_path, damage):
+    two_saves(tmp_path)
+    last = checkpoint.last_path(tmp_path)
+    content = bytearray(last.read_bytes())
+    if damage == "missing":
+        last.unlink()
+    elif damage == "flip":
+        content[content.index(torch.ones(100).numpy().tobytes()) + 50] ^= 0xFF
+        last.write_bytes(content)
+    else:
+        last.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    assert checkpoint.load(tmp_path)["iteration"] == 1
+
+
+def test_failed_write_leaves_the_newest_state(tmp_path, monkeypatch):
+    two_saves(tmp_path)
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, {"iteration": 3})
+    monkeypatch.undo()
+    assert checkpoint.load(tmp_path)["iteration"] == 2
+
+
+def test_no_state_at_all_is_explained(tmp_path):
+    with pytest.raises(WeightsError, match="--resume needs the folder of a run"):
+        checkpoint.load(tmp_path)
+    two_saves(tmp_path)
+    checkpoint.last_path(tmp_path).write_bytes(b"no")
+    checkpoint.previous_path(tmp_path).write_bytes(b"no")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        checkpoint.load(tmp_path)
+
+
+class Harmful:
+    """Its unpickling would make a folder."""
+
+    def __reduce__(self):
+        return os.mkdir, ("harmed",)
+
+
+def test_pickled_code_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    last = checkpoint.last_path(tmp_path)
+    last.parent.mkdir()
+    torch.save({"format": 1, "model": Harmful()}, last)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        checkpoint.load(tmp_path)
+    assert not (tmp_path / "harmed").exists()

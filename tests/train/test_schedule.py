@@ -1,0 +1,65 @@
+"""Learning rate, warm-up, accumulation and the share done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from rstinynet.train import schedule
+from rstinynet.train.recipe import paper, short
+
+
+def rate(recipe, done, iteration, *, is_bias=False, warmup=30):
+    return schedule.learning_rate(recipe, done, iteration=iteration, warmup=warmup, is_bias=is_bias)
+
+
+def test_linear_schedule_falls_from_lr0_to_its_hundredth():
+    recipe = paper()
+    assert rate(recipe, 0.0, 30) == pytest.approx(0.01)
+    assert rate(recipe, 0.5, 300) == pytest.approx(0.00505)
+    assert rate(recipe, 1.0, 600) == pytest.approx(0.0001)
+
+
+def test_cosine_schedule_is_halfway_in_the_middle():
+    recipe = replace(short(), lr0=1.0, lrf=0.0)
+    assert rate(recipe, 0.5, 300) == pytest.approx(0.5)
+    assert rate(recipe, 0.25, 300) == pytest.approx((1 + math.sqrt(0.5)) / 2)
+    assert rate(recipe, 1.0, 600) == pytest.approx(0.0)
+
+
+def test_warmup_leads_biases_down_and_weights_up():
+    recipe = paper()
+    assert rate(recipe, 0.0, 0) == 0.0
+    assert rate(recipe, 0.0, 15) == pytest.approx(0.005)
+    assert rate(recipe, 0.0, 0, is_bias=True) == pytest.approx(0.1)
+    assert rate(recipe, 0.0, 15, is_bias=True) == pytest.approx(0.055)
+
+
+def test_momentum_warms_up():
+    recipe = paper()
+    assert schedule.momentum(recipe, iteration=0, warmup=30) == pytest.approx(0.8)
+    assert schedule.momentum(recipe, iteration=15, warmup=30) == pytest.approx(0.8685)
+    assert schedule.momentum(recipe, iteration=30, warmup=30) == pytest.approx(0.937)
+
+
+def test_accumulation_grows_to_the_nominal_batch():
+    recipe = paper()
+    sums = [schedule.accumulation(recipe, iteration=i, warmup=30) for i in (0, 15, 30, 500)]
+    assert sums == [1, 2, 4, 4]
+    assert schedule.accumulation(short(), iteration=500, warmup=30) == 1
+
+
+def test_warmup_is_counted_in_epochs_or_in_batches():
+    assert schedule.warmup_length(paper(), 50) == 150
+    assert schedule.warmup_length(short(), 50) == 200
+
+
+@pytest.mark.parametrize(
+    ("iteration", "elapsed_s", "limit_s", "expected"),
+    [(50, 1e9, None, 0.5), (50, 60, 600, 0.5), (10, 450, 600, 0.75), (10, 700, 600, 1.0)],
+)
+def test_progress_is_the_further_of_batches_and_time(iteration, elapsed_s, limit_s, expected):
+    done = schedule.progress(iteration=iteration, total=100, elapsed_s=elapsed_s, limit_s=limit_s)
+    assert done == pytest.approx(expected)
