@@ -1,0 +1,163 @@
+"""`rstinynet predict` and `rstinynet demo` end to end, with a detector that finds bright blobs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from scipy import ndimage
+
+from rstinynet.cli.main import run
+from rstinynet.detections import Detections
+from rstinynet.model.weights import WeightsMetadata
+from rstinynet.scenes.detector import Detector
+
+
+class BlobDetector(Detector):
+    """Boxes of the bright blobs of 3 to 20 pixels, all of class vehicle."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self.metadata = WeightsMetadata(
+            model="blobs", names=("ship", "vehicle"), category_ids=(1, 2), imgsz=640
+        )
+
+    def detect_batch(self, images: Any, **options: Any) -> list[Detections]:
+        return [self._one(image) for image in images]
+
+    def _one(self, image: np.ndarray) -> Detections:
+        found = [
+            (across.start, down.start, across.stop, down.stop)
+            for down, across in ndimage.find_objects(ndimage.label(image[..., 0] > 230)[0])
+            if 3 <= down.stop - down.start <= 20 and 3 <= across.stop - across.start <= 20
+        ]
+        boxes = np.array(found, np.float32).reshape(-1, 4)
+        return Detections(
+            boxes, np.full(len(boxes), 0.7, np.float32), np.ones(len(boxes), np.int64)
+        )
+
+
+@pytest.fixture(autouse=True)
+def _blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Detector, "load", lambda *args, **options: BlobDetector())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A PNG and a located TIFF of the same stem, one object each."""
+    image = np.full((100, 120, 3), 30, np.uint8)
+    image[20:28, 40:50] = 255
+    path = tmp_path / "in"
+    path.mkdir()
+    cv2.imwrite(str(path / "a.png"), image)
+    profile = {"driver": "GTiff", "width": 120, "height": 100, "count": 3, "dtype": "uint8"}
+    place = {"crs": "EPSG:32611", "transform": Affine(0.3, 0, 664000, 0, -0.3, 4e6)}
+    with rasterio.open(path / "a.tif", "w", **profile, **place) as file:
+        file.write(image.transpose(2, 0, 1))
+    return path
+
+
+def test_folder_of_two_with_one_stem(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(["predict", str(folder), "--out", str(out), "--json"]) == 0
+    shown = capsys.readouterr()
+    summary = json.loads(shown.out)
+    assert "a.png" in shown.err
+    assert summary["failed"] == 0
+    png, tif = summary["sources"]
+    assert (png["counts"], tif["counts"]) == ({"vehicle": 1}, {"vehicle": 1})
+    assert (png["crs"], tif["crs"]) == (None, "EPSG:32611")
+    assert (tif["width"], tif["height"]) == (120, 100)
+    assert set(png["files"]) == {"png", "coco"}
+    assert set(tif["files"]) == {"png", "coco", "gpkg", "qml"}
+    files = [*png["files"].values(), *tif["files"].values()]
+    assert len(set(files)) == len(files) == len(list(out.iterdir()))
+    assert pyogrio.read_info(tif["files"]["gpkg"])["features"] == 1
+    assert json.loads(Path(tif["files"]["coco"]).read_text())[0]["image_id"] == tif["image_id"]
+
+
+def test_failed_sources_are_recorded_and_the_rest_go_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "zero.png").touch()
+    (folder / "text.jpg").write_text("no image")
+    content = (folder / "a.tif").read_bytes()
+    (folder / "cut.tif").write_bytes(content[: len(content) // 2])
+    sources = [str(folder), str(folder / "missing.tif")]
+    assert run(["predict", *sources, "--out", str(tmp_path / "out"), "--json"]) == 3
+    shown = capsys.readouterr()
+    summary = json.loads(shown.out)
+    failed = {Path(r["source"]).name: r["error"] for r in summary["sources"] if "error" in r}
+    assert set(failed) == {"zero.png", "text.jpg", "cut.tif", "missing.tif"}
+    assert "0 bytes" in failed["zero.png"]
+    assert "no such file" in failed["missing.tif"]
+    assert "4 of 6 sources" in shown.err.replace("\n", " ")
+    assert sum("counts" in record for record in summary["sources"]) == 2
+
+
+def test_options_reach_the_result(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--format", "csv,coco", "--classes", "ship", "--bands", "1", "--tile", "64"]
+    source = str(folder / "a.png")
+    assert run(["predict", source, "--out", str(out), *arguments, "--overlap", "20"]) == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["a_detections.csv", "a_detections.json"]
+    assert json.loads((out / "a_detections.json").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--format", "shp"], 2, "gpkg,geojson,coco,csv,png"),
+        (["--classes", "vehicel"], 2, "did you mean 'vehicle'"),
+        (["--bands", "a"], 2, "--bands takes numbers"),
+        (["--bands", "7"], 2, "bands must be"),
+        (["--conf", "3"], 2, "conf must lie in"),
+        (["--tile", "64", "--overlap", "64"], 2, "overlap"),
+        (["--format", ","], 2, "must not be empty"),
+    ],
+)
+def test_refused_options(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
+    source = str(folder / "a.png")
+    assert run(["predict", source, "--out", str(tmp_path / "out"), *arguments]) == code
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_empty_folder_and_glob_without_matches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for source, words in ((tmp_path, "no images"), (tmp_path / "*.tif", "no file matches")):
+        assert run(["predict", str(source), "--out", str(tmp_path / "out")]) == 3
+        assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_source_folder_as_output_leaves_the_source(folder: Path) -> None:
+    before = (folder / "a.png").read_bytes()
+    assert run(["predict", str(folder / "a.png"), "--out", str(folder)]) == 0
+    assert (folder / "a.png").read_bytes() == before
+
+
+def test_demo_names_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["demo", "--out", str(tmp_path / "demo")]) == 0
+    shown = capsys.readouterr().out
+    for path in (tmp_path / "demo").iterdir():
+        assert path.name in shown
+    assert pyogrio.read_info(tmp_path / "demo" / "vegas_pan_detections.gpkg")["crs"] == "EPSG:4326"
+    assert "rstinynet predict YOUR_SCENE.tif" in shown
