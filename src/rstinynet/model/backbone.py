@@ -56,6 +56,12 @@ class Trunk(nn.Module):
         return pyramid
 
 
+    def up_to(self, level: int) -> list[nn.Module]:
+        """The layers that lead to pyramid level `level`; none below level 1."""
+        names = [str(i) for i in range(1, level + 1)]
+        return [part[name] for part in (self.downs, self.stages) for name in names if name in part]
+
+
 class Context(nn.Module):
     """Layers 9 and 10, SPPF and C2PSA, on level 5."""
 

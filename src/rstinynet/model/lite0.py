@@ -119,6 +119,14 @@ class Lite0Trunk(nn.Module):
         return pyramid
 
 
+    def up_to(self, level: int) -> list[nn.Module]:
+        """The stem and blocks that lead to pyramid level `level`; none below level 1."""
+        if level < 1:
+            return []
+        last = max((i for i, of in _LEVEL_OF_BLOCK.items() if of <= level), default=-1)
+        return [self.stem, *list(self.blocks)[: last + 1]]
+
+
 class Lite0Backbone(nn.Module):
     """The trunk with SPPF on level 5. Levels 2 to 5 out."""
 
