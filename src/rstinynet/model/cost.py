@@ -7,7 +7,6 @@ convention YOLO11m with 8 classes has 106.0 GFLOPs at 800 by 800.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,13 +48,13 @@ def cost_of(model: DetectorModel, *, imgsz: int = 800) -> Cost:
             f"is {max(1, round(imgsz / model.size_divisor)) * model.size_divisor}"
         )
     # On the meta device tensors have shapes and no values: any size costs no time or memory.
-    shapes = copy.deepcopy(model).to("meta")
+    shapes = model.without_auxiliary().to("meta")
     deployed = shapes.deployed()
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:
         deployed(torch.empty(1, 3, imgsz, imgsz, device="meta"))
     return Cost(
-        parameters=count_parameters(shapes.without_auxiliary()),
+        parameters=count_parameters(shapes),
         parameters_deployed=count_parameters(deployed),
         gflops=counter.get_total_flops() / 1e9,
         strides=tuple(model.strides),
