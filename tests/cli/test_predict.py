@@ -123,7 +123,7 @@ def test_options_reach_the_result(folder: Path, tmp_path: Path) -> None:
         (["--bands", "a"], 2, "--bands takes numbers"),
         (["--bands", "7"], 2, "bands must be"),
         (["--conf", "3"], 2, "conf must lie in"),
-        (["--tile", "64", "--overlap", "64"], 2, "overlap"),
+        (["--tile", "64", "--overlap", "70"], 2, "overlap must be"),
         (["--format", ","], 2, "must not be empty"),
     ],
 )

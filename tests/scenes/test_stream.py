@@ -137,7 +137,8 @@ def test_unknown_option_is_named(detector: Detector) -> None:
     with pytest.raises(UsageError, match="tile"):
         detector.predict(np.zeros((8, 8), np.uint8), tiles=3)
     with pytest.raises(UsageError, match="overlap"):
-        detector.predict(np.zeros((8, 8), np.uint8), tile=64, overlap=64)
+        detector.predict(np.zeros((8, 8), np.uint8), tile=64, overlap=65)
+    assert len(detector.predict(np.zeros((80, 80), np.uint8), tile=64)) == 0
 
 
 def test_a_defect_halfway_ends_the_reading_thread(

@@ -111,21 +111,18 @@ def draw_boxes(canvas: UInt8Image, found: Detections, *, factor: float) -> None:
     """
     height, width = canvas.shape[:2]
     line = 1 if factor < 1 else 2
-    boxes = found.boxes * factor
-    for box, label in zip(boxes[::-1], found.labels[::-1], strict=True):
-        if box[2] < 0 or box[3] < 0 or box[0] > width or box[1] > height:
-            continue
-        x0, y0 = (int(np.floor(value)) for value in box[:2])
-        x1, y1 = (int(np.ceil(value)) for value in box[2:])
+    scaled = found.boxes * factor
+    visible = (scaled[:, 2:] >= 0).all(axis=1) & (scaled[:, :2] <= (width, height)).all(axis=1)
+    corners = np.concatenate([np.floor(scaled[:, :2]), np.ceil(scaled[:, 2:])], axis=1)
+    corners = corners[visible].astype(np.int64)
+    for box, label in zip(corners[::-1].tolist(), found.labels[visible][::-1], strict=True):
         if factor >= 1:
-            _frame(canvas, (x0, y0, x1, y1), line + 1, (0, 0, 0))
-        _frame(canvas, (x0, y0, x1, y1), line, colour_of(int(label)))
+            _frame(canvas, box, line + 1, (0, 0, 0))
+        _frame(canvas, box, line, colour_of(int(label)))
 
 
-def _frame(
-    canvas: UInt8Image, box: tuple[int, int, int, int], thickness: int, colour: Colour
-) -> None:
-    """A line of `thickness` pixels round `box`, a pixel off it, all of it outside."""
+def _frame(canvas: UInt8Image, box: list[int], thickness: int, colour: Colour) -> None:
+    """A line of `thickness` pixels round `box` (XYXY), a pixel off it, all of it outside."""
     x0, y0, x1, y1 = box
     for step in range(1, thickness + 1):
         cv2.rectangle(canvas, (x0 - step - 1, y0 - step - 1), (x1 + step, y1 + step), colour, 1)
@@ -140,12 +137,14 @@ def densest(found: Detections, size: tuple[int, int]) -> list[Window]:
     if not len(found) or max(width, height) <= 2 * CROP:
         return []
     side_x, side_y = min(CROP, width), min(CROP, height)
+    # Centres not yet looked at; cells are half a place wide, so that a place can sit on a crowd.
     left = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     places: list[Window] = []
     while len(left) and len(places) < CROPS:
         cells = np.floor(left / (CROP / 2)).astype(np.int64)
-        unique, counts = np.unique(cells, axis=0, return_counts=True)
-        fullest = (unique[np.argmax(counts)] + 0.5) * (CROP / 2)
+        across = int(cells[:, 0].max()) + 1
+        index = int(np.argmax(np.bincount(cells[:, 1] * across + cells[:, 0])))
+        fullest = (np.array([index % across, index // across]) + 0.5) * (CROP / 2)
         near = np.abs(left - fullest).max(axis=1) <= CROP / 2
         middle = left[near].mean(axis=0)
         x = int(np.clip(middle[0] - side_x / 2, 0, width - side_x))

@@ -87,15 +87,16 @@ class Result:
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
         """COCO results: image_id, category_id, bbox [x, y, w, h] in pixels, score."""
         found = self.detections
-        bboxes = box.to_xywh(found.boxes)
+        bboxes = box.to_xywh(found.boxes).astype(np.float64).round(3).tolist()
+        scores = found.scores.astype(np.float64).round(6).tolist()
         return [
             {
                 "image_id": image_id,
                 "category_id": self.category_ids[label],
-                "bbox": [round(float(value), 3) for value in bbox],
-                "score": round(float(score), 6),
+                "bbox": bbox,
+                "score": score,
             }
-            for bbox, score, label in zip(bboxes, found.scores, found.labels, strict=True)
+            for bbox, score, label in zip(bboxes, scores, found.labels.tolist(), strict=True)
         ]
 
     def to_geodataframe(self) -> Any:

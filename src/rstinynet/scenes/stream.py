@@ -76,10 +76,6 @@ class PredictOptions:
             raise UsageError(f"max_det must be at least 1, not {self.max_det}")
         if self.tile is not None and self.tile < 32:
             raise UsageError(f"tile must be at least 32 pixels, not {self.tile}")
-        if self.overlap < 0 or (self.tile is not None and self.overlap >= self.tile):
-            raise UsageError(
-                f"overlap must be from 0 to less than the tile, in pixels, not {self.overlap}"
-            )
         if self.scale is not None and not 0 < self.scale <= 16:
             raise UsageError(f"scale must be over 0 and at most 16, not {self.scale}")
         if self.metric not in ("iou", "ios"):
@@ -139,7 +135,9 @@ def _search(
     progress: Progress,
 ) -> Detections:
     tile = options.tile or detector.metadata.imgsz
-    overlap = options.overlap if options.tile else min(options.overlap, tile // 2)
+    overlap = options.overlap
+    if overlap == DEFAULT_OVERLAP:
+        overlap = min(overlap, tile // 2)
     grid = {"tile": tile, "overlap": overlap}
     total = windows.count(scene.width, scene.height, **grid)
     merger = SeamMerger(
