@@ -32,10 +32,10 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     model: Annotated[
         str | None,
-        typer.Option(help="Weights file, or name of shipped weights. [default: the shipped ones]"),
+        typer.Option(help="Weights file, or name of shipped weights. (default: the shipped ones)"),
     ] = None,
     conf: Annotated[
-        float | None, typer.Option(help="Lowest confidence. [default: the weights' own]")
+        float | None, typer.Option(help="Lowest confidence. (default: the weights' own)")
     ] = None,
     iou: Annotated[
         float, typer.Option(help="Overlap above which the weaker of two boxes is dropped.")
@@ -43,12 +43,12 @@ def predict(
     max_det: Annotated[int, typer.Option(help="Most objects of one tile.")] = 1500,
     tile: Annotated[
         int | None,
-        typer.Option(help="Side of a tile, pixels of the source. [default: the weights' own]"),
+        typer.Option(help="Side of a tile, pixels of the source. (default: the weights' own)"),
     ] = None,
     overlap: Annotated[int, typer.Option(help="Pixels that neighbouring tiles share.")] = 64,
     scale: Annotated[
         float | None,
-        typer.Option(help="Enlarge tiles by this before the model. [default: the weights' own]"),
+        typer.Option(help="Enlarge tiles by this before the model. (default: the weights' own)"),
     ] = None,
     bands: Annotated[
         str | None, typer.Option(help="Bands as red,green,blue, or one: 4,3,2 or 1.")
@@ -59,19 +59,20 @@ def predict(
     format: Annotated[
         str | None,
         typer.Option(
-            help="Out of gpkg,geojson,coco,csv,png. [default: png,coco, and gpkg where the source "
-            "has a coordinate system]"
+            help="Out of gpkg,geojson,coco,csv,png. (default: png,coco, and gpkg where the source "
+            "has a coordinate system)"
         ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1. [default: a GPU where there is one]")
+        str | None, typer.Option(help="cpu, cuda, cuda:1. (default: a GPU where there is one)")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="A summary as JSON on stdout.")] = False,
 ) -> None:
     """Find objects in images and GeoTIFF scenes of any size; draw them and write them to files.
 
-    Scenes larger than a tile are searched tile by tile. Sources that cannot be read are reported,
-    the others are done, and the exit code is then 3.
+    Scenes larger than a tile are searched tile by tile.
+
+    A source that cannot be read is reported, the others are done; the exit code is then 3.
     """
     from rstinynet.scenes import sources
     from rstinynet.scenes.detector import DEFAULT_MODEL, Detector

@@ -42,7 +42,7 @@ Colour = tuple[int, int, int]
 
 
 def write_pictures(result: Result, stem: Path) -> dict[str, Path]:
-    """Write the picture and, for scenes over `2 * CROP` with objects, the close-ups."""
+    """Write the picture and, for scenes over `4 * CROP` with objects, the close-ups."""
     picture_path = stem.with_name(stem.name + ".png")
     refuse_source(result, picture_path)
     files = {"png": picture_path}
@@ -131,10 +131,10 @@ def _frame(canvas: UInt8Image, box: list[int], thickness: int, colour: Colour) -
 def densest(found: Detections, size: tuple[int, int]) -> list[Window]:
     """Up to `CROPS` places of `CROP` pixels that hold most objects, which do not overlap.
 
-    None where the scene is hardly larger than a place, so that the picture shows enough.
+    None where the scene is not much larger than a place: the picture shows enough.
     """
     width, height = size
-    if not len(found) or max(width, height) <= 2 * CROP:
+    if not len(found) or max(width, height) <= 4 * CROP:
         return []
     side_x, side_y = min(CROP, width), min(CROP, height)
     # Centres not yet looked at; cells are half a place wide, so that a place can sit on a crowd.
