@@ -1,7 +1,7 @@
 """How many of the sample scene's visible vehicles a result holds, and how many boxes are wrong.
 
     rstinynet demo --out demo-output
-    python benchmarks/sample_count.py demo-output/vegas_pan.json
+    python benchmarks/sample_count.py demo-output/vegas_pan_detections.json
 
 The reference, sample_vehicles.json, is points marked by eye. A vehicle is found when a box holds
 its point within 4 pixels; a box that holds no point, certain or uncertain, is false.
