@@ -7,6 +7,7 @@ convention YOLO11m with 8 classes has 106.0 GFLOPs at 800 by 800.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,30 +43,40 @@ def cost_of(model: DetectorModel, *, imgsz: int = 800) -> Cost:
 
     Raises UsageError where `imgsz` is not a positive multiple of the model's divisor.
     """
-    if imgsz < 1 or imgsz % model.size_divisor:
-        raise UsageError(
-            f"imgsz must be a positive multiple of {model.size_divisor}, not {imgsz}; the nearest "
-            f"is {max(1, round(imgsz / model.size_divisor)) * model.size_divisor}"
-        )
+    _check_size(model, imgsz)
     # On the meta device tensors have shapes and no values: any size costs no time or memory.
-    shapes = model.without_auxiliary().to("meta")
-    deployed = shapes.deployed()
-    counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter:
-        deployed(torch.empty(1, 3, imgsz, imgsz, device="meta"))
-    return Cost(
-        parameters=count_parameters(shapes),
-        parameters_deployed=count_parameters(deployed),
-        gflops=counter.get_total_flops() / 1e9,
-        strides=tuple(model.strides),
-    )
+    return _cost_of_shapes(copy.deepcopy(model).to("meta"), imgsz)
 
 
 def cost_of_named(name: str, *, num_classes: int = 8, imgsz: int = 800) -> Cost:
     """Cost of a named model, built without making its weights. UsageError for an unknown name."""
     with torch.device("meta"):
         model = build(name, num_classes)
-    return cost_of(model, imgsz=imgsz)
+    _check_size(model, imgsz)
+    return _cost_of_shapes(model, imgsz)
+
+
+def _check_size(model: DetectorModel, imgsz: int) -> None:
+    if imgsz < 1 or imgsz % model.size_divisor:
+        raise UsageError(
+            f"imgsz must be a positive multiple of {model.size_divisor}, not {imgsz}; the nearest "
+            f"is {max(1, round(imgsz / model.size_divisor)) * model.size_divisor}"
+        )
+
+
+def _cost_of_shapes(model: DetectorModel, imgsz: int) -> Cost:
+    training_only = (model.auxiliary_branch, model.auxiliary_head)
+    dropped = sum(count_parameters(part) for part in training_only if part is not None)
+    deployed = model.deployed()
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        deployed(torch.empty(1, 3, imgsz, imgsz, device="meta"))
+    return Cost(
+        parameters=count_parameters(model) - dropped,
+        parameters_deployed=count_parameters(deployed),
+        gflops=counter.get_total_flops() / 1e9,
+        strides=tuple(model.strides),
+    )
 
 
 def count_parameters(module: nn.Module) -> int:
