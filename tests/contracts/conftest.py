@@ -13,6 +13,6 @@ from rstinynet.data.synthetic import make_synthetic
 def tiles(tmp_path_factory):
     """A folder with four tiles, the same for train and val."""
     folder = tmp_path_factory.mktemp("tiles")
-    annotations = make_synthetic(folder, images=4, size=96, seed=3)
+    annotations = make_synthetic(folder, images=4, size=64, seed=3)
     shutil.copyfile(annotations, folder / "val.json")
     return folder

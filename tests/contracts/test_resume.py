@@ -43,6 +43,7 @@ def recipe():
         warmup_iterations=3,
         nominal_batch=4,
         save_minutes=0.0,
+        norm_batches=0,
         val_every=0,
     )
 

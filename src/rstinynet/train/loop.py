@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rstinynet.data.augment import AugmentCounts
 from rstinynet.data.batch import Batch
@@ -24,12 +24,14 @@ from rstinynet.data.folder import open_split
 from rstinynet.errors import DataError, RSTinyNetError
 from rstinynet.loss.criterion import Criterion, Losses
 from rstinynet.loss.targets import Targets
+from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
 from rstinynet.train import checkpoint, schedule
 from rstinynet.train.batches import Batches
 from rstinynet.train.ema import ModelEma
 from rstinynet.train.initial import initial_model
 from rstinynet.train.job import Job, TrainingStoppedError
+from rstinynet.train.norms import with_new_statistics
 from rstinynet.train.optimizer import freeze_backbone, make_optimizer, set_rates
 from rstinynet.train.outcome import Outcome
 from rstinynet.train.progress import Reporter, StopRequest
@@ -115,18 +117,25 @@ class Trainer:
 
     @property
     def limit_s(self) -> float | None:
-        """Seconds of training that leave time for the final validation; None: unlimited."""
+        """Seconds of training that leave time for the end; None: unlimited."""
         if self.recipe.max_minutes is None:
             return None
         whole = self.recipe.max_minutes * 60
-        once = self.outcome.val_seconds
-        reserve = 0.05 * whole if once is None else 1.2 * once * self._final_passes() + 3
-        return max(whole - reserve, 0.1 * whole)
+        return max(whole - 1.2 * self._seconds_of_the_end() - 3, 0.1 * whole)
 
-    def _final_passes(self) -> float:
-        """Passes over the validation images that the end costs."""
-        part = self.recipe.val_images
-        return 1.0 if part is None else 1 + min(1.0, part / max(len(self.val_set), 1))
+    def _seconds_of_the_end(self) -> float:
+        """What the last validations will cost, from the pixels that training does in a second."""
+        if not self.iteration:
+            return 0.05 * 60 * (self.recipe.max_minutes or 0.0)
+        area = self.batches.batch * self.recipe.imgsz**2
+        # A forward pass is about a third of a training step; a half leaves some room.
+        seconds_a_pixel = 0.5 * self.elapsed_s / (self.iteration * area)
+        validation = self.outcome.val_seconds
+        if validation is None:
+            pixels = sum(image.width * image.height for image in self.val_set.images)
+            validation = pixels * self.recipe.inference_scale**2 * seconds_a_pixel
+        passes = 2 + (self.recipe.norm_batches > 0) + (self.recipe.val_images is not None)
+        return passes * validation + self.recipe.norm_batches * area * seconds_a_pixel
 
     def _advance(self) -> None:
         now = schedule.progress(
@@ -192,8 +201,7 @@ class Trainer:
             iteration=self.iteration,
             warmup=self.warmup,
         )
-        x_BCHW = batch.images.to(self.device, non_blocking=True).float() / 255
-        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        x_BCHW = self._images(batch)
         targets = Targets(
             boxes=batch.boxes, labels=batch.labels, known=batch.known, ignore=batch.crowds
         ).to(self.device)
@@ -215,6 +223,10 @@ class Trainer:
         summed = schedule.accumulation(self.recipe, iteration=self.iteration, warmup=self.warmup)
         if self.unsummed >= summed or (self.iteration + 1) % self.per_epoch == 0:
             self._update(batch)
+
+    def _images(self, batch: Batch) -> Tensor:
+        x_BCHW = batch.images.to(self.device, non_blocking=True).float() / 255
+        return x_BCHW.contiguous(memory_format=torch.channels_last)
 
     def _update(self, batch: Batch) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -249,10 +261,9 @@ class Trainer:
         return (boundary or self.done >= 1) and self.outcome.iteration != self.iteration
 
     def _end_epoch(self) -> None:
-        # A kill during validation must not cost the epoch.
-        self._save()
         epoch = math.ceil(self.iteration / self.per_epoch)
-        final, every = self.done >= 1, self.recipe.val_every
+        every = self.recipe.val_every
+        due = self.done >= 1 or bool(every and epoch % every == 0)
         means = [value / max(self.counted, 1) for value in self.sums]
         row: dict[str, Any] = {
             "epoch": epoch,
@@ -264,19 +275,26 @@ class Trainer:
             "ignored_small": self.objects.small,
             **dict(zip(("loss", "box", "cls", "dfl"), means, strict=True)),
         }
-        model, budget = self.ema.module, self._budget()
         measured = None
-        if final or (every and epoch % every == 0):
-            measured = self.outcome.measure(model, budget, images=self.recipe.val_images)
-        self.outcome.keep(row, model, budget, measured=measured)
+        if due:
+            # A kill during validation must not cost the epoch.
+            self._save()
+            measured = self.outcome.measure(
+                self.ema.module, self._budget(), images=self.recipe.val_images
+            )
+        self.outcome.add(row, measured)
         self.sums, self.counted = [0.0, 0.0, 0.0, 0.0], 0
         self.objects = AugmentCounts()
-        self._save()
+        if due or time.monotonic() - self.saved_at >= min(10.0, 60 * self.recipe.save_minutes):
+            # Epochs of a few images would otherwise be all writing.
+            self.outcome.write(self.ema.module, self._budget(), measured=measured)
+            self._save()
         shown = "" if measured is None else f", val AP {row['ap']} AP50 {row['ap50']}"
         self.say.line(f"epoch {epoch}: loss {means[0]:.3f}{shown}, {row['minutes']} min")
 
     def _finish(self) -> dict[str, Any]:
         metrics = self.outcome.finish(
+            self._candidates(),
             self._budget(),
             {
                 "epochs": round(self.iteration / self.per_epoch, 2),
@@ -286,6 +304,21 @@ class Trainer:
         )
         self.say.line(f"done: val AP {metrics.get('ap')}, weights in {self.outcome.folder.best}")
         return metrics
+
+    def _candidates(self) -> dict[str, DetectorModel]:
+        """What may be better than the average: the model as it is, and new batch statistics."""
+        found = {"unaveraged": self.model}
+        self._freeze_or_release()
+        if self.recipe.norm_batches:
+            first = max(0, self.iteration - self.recipe.norm_batches)
+            images = (
+                self._images(self.batches.make(iteration, mosaic=False))
+                for iteration in range(first, self.iteration)
+            )
+            found["averaged_new_statistics"] = with_new_statistics(
+                self.ema.module, images, like=self.model
+            )
+        return found
 
     # --- what is said
 

@@ -50,40 +50,50 @@ class Outcome:
         self.val_seconds = (time.monotonic() - begun) / max(share, 1e-9)
         return measured
 
-    def keep(
-        self,
-        row: dict[str, Any],
-        model: DetectorModel,
-        budget: str,
-        *,
-        measured: Evaluation | None = None,
-    ) -> None:
-        """Add a row and write results.csv, last and, where this is the best AP yet, best."""
+    def add(self, row: dict[str, Any], measured: Evaluation | None = None) -> None:
+        """Add the row of an epoch, with its validation if there was one."""
         if measured is not None:
             row |= {key: measured.as_dict().get(key) for key in METRICS}
         self.rows.append(row)
-        self.folder.write_results(self.rows)
-        metadata = self.metadata(budget, measured)
-        save_weights(self.folder.last, model, metadata)
-        if measured is not None and _ap(measured) > self.best_ap:
-            self.best_ap, self.best_metrics = _ap(measured), measured.as_dict()
-            save_weights(self.folder.best, model, metadata)
 
-    def finish(self, budget: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Write and return metrics.json: the best weights' numbers on all validation images."""
+    def write(
+        self, model: DetectorModel, budget: str, *, measured: Evaluation | None = None
+    ) -> None:
+        """Write results.csv, last and, where this is the best AP yet, best."""
+        self.folder.write_results(self.rows)
+        save_weights(self.folder.last, model, self.metadata(budget, measured))
+        if measured is not None and _ap(measured) > self.best_ap:
+            self._take(model, budget, measured)
+
+    def finish(
+        self, candidates: Mapping[str, DetectorModel], budget: str, extra: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write and return metrics.json: the best weights' numbers on all validation images.
+
+        A candidate that scores higher than the best so far takes its place.
+        """
         if self.job.recipe.val_images is not None:
             # Until now `best` was measured on a part of the validation images.
-            best_model, metadata = load_weights(self.folder.best)
-            best = self.measure(best_model, budget)
-            self.best_metrics = best.as_dict()
-            numbers = self.metadata(budget, best).metrics
-            save_weights(
-                self.folder.best, best_model, metadata.model_copy(update={"metrics": numbers})
-            )
-        weights = str(self.folder.best.relative_to(self.folder.path))
-        metrics = {**self.best_metrics, "weights": weights, **extra}
+            best, metadata = load_weights(self.folder.best)
+            self._take(best, metadata.budget, self.measure(best, budget))
+        tried: dict[str, Any] = {"averaged": self.best_metrics.get("ap")}
+        for name, model in candidates.items():
+            measured = self.measure(model, budget)
+            tried[name] = measured.as_dict().get("ap")
+            if _ap(measured) > self.best_ap:
+                self._take(model, budget, measured)
+        metrics = {
+            **self.best_metrics,
+            "ap_of_candidates": tried,
+            "weights": str(self.folder.best.relative_to(self.folder.path)),
+            **extra,
+        }
         self.folder.write_metrics(metrics)
         return metrics
+
+    def _take(self, model: DetectorModel, budget: str, measured: Evaluation) -> None:
+        self.best_ap, self.best_metrics = _ap(measured), measured.as_dict()
+        save_weights(self.folder.best, model, self.metadata(budget, measured))
 
     def metadata(self, budget: str, measured: Evaluation | None = None) -> WeightsMetadata:
         """What this run's weights say of themselves."""

@@ -47,6 +47,8 @@ class Recipe:
     ema_decay: float = 0.9999
     ema_tau: float = 2000.0
     """Updates after which the average has mostly forgotten the first weights."""
+    norm_batches: int = 40
+    """At the end the norms' statistics are also taken anew over so many batches; 0: never."""
     auxiliary_weight: float = 0.25
     """Weight of the auxiliary branch's loss, for models that have one."""
     freeze_backbone_epochs: float = 0.0
@@ -99,6 +101,7 @@ class Recipe:
             ("nominal_batch", (self.nominal_batch or 1) >= 1, "at least 1, or none"),
             ("clip_norm", self.clip_norm > 0, "positive"),
             ("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)"),
+            ("norm_batches", self.norm_batches >= 0, "0 or more"),
             ("ema_tau", self.ema_tau > 0, "positive"),
             ("backbone_lr_factor", self.backbone_lr_factor >= 0, "0 or more"),
             ("max_minutes", (self.max_minutes or 1) > 0, "positive, or none"),
@@ -157,8 +160,8 @@ def short() -> Recipe:
         warmup_iterations=200,
         warmup_bias_lr=0.0,
         nominal_batch=None,
-        ema_decay=0.998,
-        ema_tau=200.0,
+        ema_decay=0.99,
+        ema_tau=50.0,
         close_mosaic=3,
         val_every=3,
     )
