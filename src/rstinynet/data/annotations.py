@@ -49,7 +49,7 @@ class LabelledImage:
     known: BoolArray
     """(C,) classes whose presence or absence is labelled on this image."""
     exhaustive: BoolArray
-    """(C,) known classes of which every object is labelled (not in `not_exhaustive_category_ids`)."""
+    """(C,) known classes of which every object is labelled, not only some of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,6 @@ class Trunk(nn.Module):
             pyramid[level] = x
         return pyramid
 
-
     def up_to(self, level: int) -> list[nn.Module]:
         """The layers that lead to pyramid level `level`; none below level 1."""
         names = [str(i) for i in range(1, level + 1)]

@@ -78,11 +78,12 @@ class DetectorModel(nn.Module):
         self.auxiliary_branch: AuxiliaryBranch | None = None
         self.auxiliary_head: Head | None = None
         if config.arb != "none":
+            assert not isinstance(self.backbone, Lite0Backbone)
             trunk = self.backbone.trunk
-            if config.arb == "pgi" and isinstance(self.backbone, Backbone):
-                self.auxiliary_branch = AuxiliaryBranch(config.scale, self.backbone.trunk)
+            if config.arb == "pgi":
+                self.auxiliary_branch = AuxiliaryBranch(config.scale, trunk)
             self.auxiliary_head = Head(
-                [trunk.channels[level] for level in config.levels],  # type: ignore[union-attr,index]
+                [trunk.channels[level] for level in config.levels],
                 config.strides,
                 config.num_classes,
             )

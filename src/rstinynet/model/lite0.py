@@ -89,7 +89,7 @@ class InvertedBottleneck(nn.Module):
         self.add = stride == 1 and channels_in == stage.channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else self.expand(x)
+        y: Tensor = x if self.expand is None else self.expand(x)
         y = self.project(self.depthwise(y))
         return x + y if self.add else y
 
@@ -117,7 +117,6 @@ class Lite0Trunk(nn.Module):
             if i in _LEVEL_OF_BLOCK:
                 pyramid[_LEVEL_OF_BLOCK[i]] = x
         return pyramid
-
 
     def up_to(self, level: int) -> list[nn.Module]:
         """The stem and blocks that lead to pyramid level `level`; none below level 1."""

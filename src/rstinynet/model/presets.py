@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 from rstinynet.errors import UsageError
@@ -88,16 +89,13 @@ PAPER_ROWS: dict[str, frozenset[str]] = {
 
 
 def _presets() -> dict[str, Callable[[int], ModelConfig]]:
-    named: dict[str, Callable[[int], ModelConfig]] = {}
+    named: dict[str, Callable[[int], ModelConfig]] = {"rs-tinynet-lite": rs_tinynet_lite}
     for scale in get_args(Scale):
-        named[f"yolo11{scale}"] = lambda classes, scale=scale: yolo11(scale, classes)
-        named[f"yolo11{scale}-p2"] = lambda classes, scale=scale: yolo11_p2(scale, classes)
+        named[f"yolo11{scale}"] = partial(yolo11, scale)
+        named[f"yolo11{scale}-p2"] = partial(yolo11_p2, scale)
         for row, modules in PAPER_ROWS.items():
-            named[f"paper-{row}-{scale}"] = lambda classes, scale=scale, modules=modules: paper(
-                scale, classes, modules
-            )
-        named[f"rs-tinynet-{scale}"] = lambda classes, scale=scale: rs_tinynet(scale, classes)
-    named["rs-tinynet-lite"] = rs_tinynet_lite
+            named[f"paper-{row}-{scale}"] = partial(paper, scale, modules=modules)
+        named[f"rs-tinynet-{scale}"] = partial(rs_tinynet, scale)
     return named
 
 
