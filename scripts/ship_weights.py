@@ -1,0 +1,78 @@
+"""Turn the result of a training run into the weights that the package ships.
+
+    .venv/bin/python scripts/ship_weights.py RUN/weights/best.safetensors --data DIR
+
+Evaluates on the validation split, at each of the given resize factors, and keeps the one with the
+best AP; chooses each class's default confidence there (largest F1 at IoU .5); stores both, in half
+precision, under src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rstinynet.data.folder import open_split
+from rstinynet.evaluate.coco import evaluate
+from rstinynet.evaluate.run import find_objects
+from rstinynet.evaluate.thresholds import best_thresholds
+from rstinynet.model.weights import WeightsMetadata, load_weights, save_weights
+from rstinynet.scenes.detector import Detector
+
+SHIPPED = Path(__file__).parents[1] / "src" / "rstinynet" / "weights"
+LEAST_CONF = 0.001
+HEADLINES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
+
+
+def measure(detector: Detector, labelled, scale: float):
+    """What is found on the split at this resize factor, and its evaluation."""
+    found = find_objects(
+        lambda images: detector.detect_batch(images, conf=LEAST_CONF, scale=scale), labelled
+    )
+    return found, evaluate(labelled, found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.25, 1.5])
+    options = parser.parse_args()
+    labelled = open_split(options.data, "val")
+    model, metadata = load_weights(options.weights)
+    detector = Detector(model, metadata)
+    best = None
+    for scale in options.scales:
+        found, evaluation = measure(detector, labelled, scale)
+        print(f"scale {scale}: AP {evaluation.as_dict()['ap']:.4f}", file=sys.stderr, flush=True)
+        if best is None or evaluation.as_dict()["ap"] > best[2].as_dict()["ap"]:
+            best = scale, found, evaluation
+    scale, found, evaluation = best
+    thresholds = best_thresholds(labelled, found)
+    for name, point in zip(labelled.names, thresholds, strict=True):
+        print(
+            f"{name}: confidence {point.conf:.3f}, precision {point.precision:.2f}, "
+            f"recall {point.recall:.2f}",
+            file=sys.stderr,
+        )
+    report = evaluation.as_dict()
+    shipped = WeightsMetadata.model_validate(
+        metadata.model_dump()
+        | {
+            "scale": scale,
+            "conf": min(point.conf for point in thresholds),
+            "class_conf": tuple(point.conf for point in thresholds),
+            "metrics": {key: report[key] for key in HEADLINES},
+        }
+    )
+    path = SHIPPED / f"{metadata.model}.safetensors"
+    save_weights(path, model, shipped, half=True)
+    _, stored = measure(Detector.load(path), labelled, scale)
+    report = stored.as_dict()
+    print(json.dumps({"file": path.name, "bytes": path.stat().st_size, "scale": scale, **report}))
+
+
+if __name__ == "__main__":
+    main()

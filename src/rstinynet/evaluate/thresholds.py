@@ -1,0 +1,95 @@
+"""The confidence of each class at which precision and recall are best balanced (largest F1).
+
+Matching is COCO's at one IoU: detections by falling score take the unmatched object they overlap
+most. Classes that an image does not know, and detections on regions to ignore, count neither way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rstinynet.boxes import area, pairwise_iou
+from rstinynet.data.annotations import LabelledImage, LabelledSet
+from rstinynet.detections import Detections, Float32Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """The best working point of one class."""
+
+    conf: float
+    """Detections that score at least this are kept; 1 where nothing right was found."""
+    precision: float
+    recall: float
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        both = self.precision + self.recall
+        return 2 * self.precision * self.recall / both if both else 0.0
+
+
+def best_thresholds(
+    labelled: LabelledSet, found: Mapping[int, Detections], *, iou: float = 0.5
+) -> list[Threshold]:
+    """One threshold a class of `labelled`, from detections by image id with its labels."""
+    chosen = []
+    for label in range(len(labelled.categories)):
+        scores: list[npt.NDArray[np.float32]] = []
+        right: list[npt.NDArray[np.bool_]] = []
+        objects = 0
+        for image in labelled.images:
+            mine = image.labels == label
+            objects += int((mine & ~image.crowd).sum())
+            if not (image.known[label] and image.exhaustive[label]):
+                continue
+            detections = found.get(image.id, Detections.empty())
+            detections = detections[detections.labels == label].sorted_by_score()
+            verdict, counts = _judge(detections.boxes, image, mine, iou)
+            scores.append(detections.scores[counts])
+            right.append(verdict[counts])
+        chosen.append(_best(scores, right, objects))
+    return chosen
+
+
+def _judge(
+    boxes: Float32Array, image: LabelledImage, mine: npt.NDArray[np.bool_], iou: float
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(N,) whether each box is right, and (N,) whether it counts at all."""
+    verdict = np.zeros(len(boxes), np.bool_)
+    overlaps = pairwise_iou(boxes, image.boxes[mine & ~image.crowd])
+    for i in range(len(boxes) if overlaps.size else 0):
+        best = int(overlaps[i].argmax())
+        if overlaps[i, best] >= iou:
+            verdict[i] = True
+            overlaps[:, best] = -1
+    counts = np.ones(len(boxes), np.bool_)
+    crowd = image.boxes[image.crowd]
+    if len(crowd) and len(boxes):
+        low = np.maximum(boxes[:, None, :2], crowd[None, :, :2])
+        high = np.minimum(boxes[:, None, 2:], crowd[None, :, 2:])
+        inside = np.clip(high - low, 0, None).prod(axis=2).max(axis=1)
+        counts = verdict | (inside < iou * np.maximum(area(boxes), 1e-9))
+    return verdict, counts
+
+
+def _best(
+    scores: list[npt.NDArray[np.float32]], right: list[npt.NDArray[np.bool_]], objects: int
+) -> Threshold:
+    score = np.concatenate(scores) if scores else np.zeros(0, np.float32)
+    hit = np.concatenate(right) if right else np.zeros(0, np.bool_)
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum(hit[order])
+    if not objects or not len(hits) or not hits[-1]:
+        return Threshold(conf=1.0, precision=0.0, recall=0.0)
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
+    at = int(f1.argmax())
+    return Threshold(
+        conf=float(score[order[at]]),
+        precision=float(hits[at] / (at + 1)),
+        recall=float(hits[at] / objects),
+    )

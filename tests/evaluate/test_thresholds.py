@@ -1,0 +1,74 @@
+"""Working points against cases worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rstinynet.data.annotations import Category, LabelledImage, LabelledSet
+from rstinynet.detections import Detections
+from rstinynet.evaluate.thresholds import best_thresholds
+
+
+def image(id_, boxes, *, labels=None, crowd=None, known=(True,)):
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    n = len(boxes)
+    return LabelledImage(
+        id=id_,
+        path=Path("unread.png"),
+        width=100,
+        height=100,
+        boxes=boxes,
+        labels=np.array(labels if labels is not None else [0] * n, np.int64),
+        areas=np.ones(n),
+        crowd=np.array(crowd if crowd is not None else [False] * n, bool),
+        known=np.array(known),
+        exhaustive=np.array(known),
+    )
+
+
+def labelled(*images, classes=1):
+    categories = tuple(Category(i + 1, f"c{i}") for i in range(classes))
+    return LabelledSet(images=images, categories=categories, fingerprint="")
+
+
+def found(boxes, scores, labels=None):
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(scores, np.float32),
+        np.array(labels if labels is not None else [0] * len(scores), np.int64),
+    )
+
+
+A, B, FAR = [10, 10, 20, 20], [40, 40, 50, 50], [80, 80, 90, 90]
+
+
+def test_the_largest_f1_wins():
+    # 0.9 right: F1 2/3; 0.8 wrong: 1/2; 0.7 right: 4/5; 0.1 wrong: 2/3.
+    result = best_thresholds(
+        labelled(image(1, [A, B])), {1: found([A, FAR, B, FAR], [0.9, 0.8, 0.7, 0.1])}
+    )[0]
+    assert result.conf == pytest.approx(0.7)
+    assert (result.precision, result.recall) == (pytest.approx(2 / 3), 1.0)
+    assert result.f1 == pytest.approx(0.8)
+
+
+def test_a_duplicate_is_wrong():
+    result = best_thresholds(labelled(image(1, [A])), {1: found([A, A], [0.9, 0.8])})[0]
+    assert (result.conf, result.precision) == (pytest.approx(0.9), 1.0)
+
+
+def test_unknown_classes_and_crowds_count_neither_way():
+    images = labelled(
+        image(1, [A, FAR], crowd=[False, True]), image(2, [], known=(False,)), classes=1
+    )
+    detections = {1: found([FAR, A], [0.9, 0.5]), 2: found([A], [0.99])}
+    result = best_thresholds(images, detections)[0]
+    assert (result.conf, result.precision, result.recall) == (0.5, 1.0, 1.0)
+
+
+def test_nothing_found_keeps_nothing():
+    for detections in ({}, {1: found([FAR], [0.9])}, {1: Detections.empty()}):
+        result = best_thresholds(labelled(image(1, [A])), detections)[0]
+        assert (result.conf, result.f1) == (1.0, 0.0)
