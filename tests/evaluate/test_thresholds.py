@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from rstinynet.data.annotations import Category, LabelledImage, LabelledSet
 from rstinynet.detections import Detections
 from rstinynet.evaluate.thresholds import best_thresholds

@@ -6,7 +6,8 @@ A data set is either a folder,
     DATA/images/     (or DATA/images/train/)
 
 or a `data.yaml` with `path` (relative to the file, default its folder), `train`, `val`, `test`
-(COCO JSON files relative to `path`) and, to be checked, `names`.
+(COCO JSON files relative to `path`) and, to be checked, `names`. Where a split is a folder of
+images, a text file that lists them, or a list of these, it is read as YOLO's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import yaml
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.formats.coco import read_coco
+from rstinynet.data.formats.yolo import read_yolo
 from rstinynet.errors import DataError
 
 
@@ -73,15 +75,21 @@ def _from_yaml(path: Path, split: str) -> LabelledSet:
     if split not in content:
         given = sorted(set(content) & {"train", "val", "test"})
         raise DataError(f"{path}: has no entry '{split}'; it has {given or 'no split at all'}")
+    if isinstance(content[split], list) or _is_yolo(root / _text(path, content, split)):
+        return read_yolo(path, split)
     annotations = root / _text(path, content, split)
-    if annotations.is_dir() or annotations.suffix.lower() != ".json":
+    if annotations.suffix.lower() != ".json":
         raise DataError(
-            f"{path}: '{split}' must be a COCO JSON file, not {annotations}; "
-            "convert folders of label files to COCO JSON first"
+            f"{path}: '{split}' must be a COCO JSON file, or a folder or .txt list of images with "
+            f"YOLO labels, not {annotations}"
         )
     labelled = read_coco(annotations, _images(root, annotations, split))
     _check_names(path, content.get("names"), labelled.names)
     return labelled
+
+
+def _is_yolo(entry: Path) -> bool:
+    return entry.is_dir() or entry.suffix.lower() == ".txt"
 
 
 def _text(path: Path, content: dict[Any, Any], key: str, *, default: str | None = None) -> str:

@@ -16,23 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from rstinynet.data.augment import AugmentCounts
 from rstinynet.data.batch import Batch
 from rstinynet.data.folder import open_split
-from rstinynet.errors import DataError, RSTinyNetError
-from rstinynet.loss.criterion import Criterion, Losses
-from rstinynet.loss.targets import Targets
+from rstinynet.errors import DataError
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
 from rstinynet.train import checkpoint, schedule
 from rstinynet.train.batches import Batches
-from rstinynet.train.ema import ModelEma
 from rstinynet.train.initial import initial_model
 from rstinynet.train.job import Job, TrainingStoppedError
+from rstinynet.train.learner import LOSSES, Learner
 from rstinynet.train.norms import with_new_statistics
-from rstinynet.train.optimizer import freeze_backbone, make_optimizer, set_rates
+from rstinynet.train.optimizer import set_rates
 from rstinynet.train.outcome import Outcome
 from rstinynet.train.progress import Reporter, StopRequest
 
@@ -63,7 +60,6 @@ class Trainer:
 
     def __init__(self, job: Job, state: Mapping[str, Any] | None = None) -> None:
         self.job, self.recipe = job, job.recipe
-        self.device = torch.device(job.device)
         self.train_set = open_split(job.data, "train")
         self.val_set = open_split(job.data, "val")
         if self.train_set.categories != self.val_set.categories:
@@ -79,31 +75,16 @@ class Trainer:
             model = initial_model(job.model, classes, seed=self.recipe.seed, init=job.init)
         else:
             model = build(job.model, classes)
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = ModelEma(self.model, decay=self.recipe.ema_decay, tau=self.recipe.ema_tau)
-        self.optimizer = make_optimizer(self.model, self.recipe)
-        self.amp = self.recipe.amp and self.device.type == "cuda"
-        brain = self.amp and torch.cuda.is_bf16_supported()
-        self.amp_dtype = torch.bfloat16 if brain else torch.float16
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp and not brain)
-        self.criterion = Criterion(self.model.strides, classes, self.recipe.loss)
-        self.auxiliary = (
-            Criterion(self.model.auxiliary_strides, classes, self.recipe.loss)
-            if self.model.auxiliary_strides
-            else None
-        )
+        self.learner = Learner(model, self.recipe, torch.device(job.device))
 
         self.iteration = 0
         self.done = 0.0
-        self.unsummed = 0
-        """Batches whose gradients wait for an update."""
         self.sums = [0.0, 0.0, 0.0, 0.0]
         self.counted = 0
         self.objects = AugmentCounts()
         """Objects of this epoch's samples: kept, and turned into regions to ignore."""
         self.rate = 0.0
         self.elapsed_before = 0.0
-        self.frozen: bool | None = None
         self.stop = StopRequest()
         if state is not None:
             self._restore(state)
@@ -180,7 +161,7 @@ class Trainer:
         self.say.share(self.done)
         if self.iteration % self.recipe.log_every == 0:
             self._log()
-        if self.unsummed:
+        if self.learner.unsummed:
             self.done = min(self.done, 1 - 1e-9)
             return
         if self.stop.asked:
@@ -193,66 +174,25 @@ class Trainer:
             self._save()
 
     def _step(self, batch: Batch) -> None:
-        self._freeze_or_release()
+        self._hold_backbone()
         self.rate = set_rates(
-            self.optimizer,
+            self.learner.optimizer,
             self.recipe,
             done=self.done,
             iteration=self.iteration,
             warmup=self.warmup,
         )
-        x_BCHW = self._images(batch)
-        targets = Targets(
-            boxes=batch.boxes, labels=batch.labels, known=batch.known, ignore=batch.crowds
-        ).to(self.device)
-        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
-            maps = self.model(x_BCHW)
-        losses: Losses = self.criterion([level.float() for level in maps.main], targets)
-        total = losses.total
-        if self.auxiliary is not None and maps.auxiliary is not None:
-            beside = self.auxiliary([level.float() for level in maps.auxiliary], targets)
-            total = total + self.recipe.auxiliary_weight * beside.total
-        values = torch.stack([total, losses.box, losses.cls, losses.dfl]).tolist()
-        if not all(map(math.isfinite, values)):
-            raise self._not_finite("loss", batch)
-        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        self.unsummed += 1
+        values = self.learner.learn(batch)
         self.sums = [sum_ + value for sum_, value in zip(self.sums, values, strict=True)]
         self.counted += 1
         self.objects += batch.counts
         summed = schedule.accumulation(self.recipe, iteration=self.iteration, warmup=self.warmup)
-        if self.unsummed >= summed or (self.iteration + 1) % self.per_epoch == 0:
-            self._update(batch)
+        if self.learner.unsummed >= summed or (self.iteration + 1) % self.per_epoch == 0:
+            self.learner.update(batch)
 
-    def _images(self, batch: Batch) -> Tensor:
-        x_BCHW = batch.images.to(self.device, non_blocking=True).float() / 255
-        return x_BCHW.contiguous(memory_format=torch.channels_last)
-
-    def _update(self, batch: Batch) -> None:
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        # With a loss scaler, gradients that overflow are expected now and then, and are skipped.
-        if not self.scaler.is_enabled() and not math.isfinite(float(norm)):
-            raise self._not_finite("gradient", batch)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(self.model)
-        self.unsummed = 0
-
-    def _freeze_or_release(self) -> None:
-        frozen = self.iteration < self.recipe.freeze_backbone_epochs * self.per_epoch
-        if frozen != self.frozen:
-            self.model.train()
-            freeze_backbone(self.model, frozen=frozen, level=self.recipe.freeze_level)
-            self.frozen = frozen
-
-    def _not_finite(self, what: str, batch: Batch) -> RSTinyNetError:
-        return RSTinyNetError(
-            f"the {what} is not finite at batch {self.iteration}, with the images of ids "
-            f"{', '.join(map(str, batch.ids))}: look at these images' boxes, or lower --lr0 "
-            f"(now {self.recipe.lr0:g})"
-        )
+    def _hold_backbone(self) -> None:
+        frozen_until = self.recipe.freeze_backbone_epochs * self.per_epoch
+        self.learner.hold_backbone(self.iteration < frozen_until)
 
     # --- between epochs
 
@@ -273,21 +213,21 @@ class Trainer:
             "objects": self.objects.kept,
             "ignored_cut": self.objects.cut,
             "ignored_small": self.objects.small,
-            **dict(zip(("loss", "box", "cls", "dfl"), means, strict=True)),
+            **dict(zip(LOSSES, means, strict=True)),
         }
         measured = None
         if due:
             # A kill during validation must not cost the epoch.
             self._save()
             measured = self.outcome.measure(
-                self.ema.module, self._budget(), images=self.recipe.val_images
+                self.learner.ema.module, self._budget(), images=self.recipe.val_images
             )
         self.outcome.add(row, measured)
         self.sums, self.counted = [0.0, 0.0, 0.0, 0.0], 0
         self.objects = AugmentCounts()
         if due or time.monotonic() - self.saved_at >= min(10.0, 60 * self.recipe.save_minutes):
             # Epochs of a few images would otherwise be all writing.
-            self.outcome.write(self.ema.module, self._budget(), measured=measured)
+            self.outcome.write(self.learner.ema.module, self._budget(), measured=measured)
             self._save()
         shown = "" if measured is None else f", val AP {row['ap']} AP50 {row['ap50']}"
         self.say.line(f"epoch {epoch}: loss {means[0]:.3f}{shown}, {row['minutes']} min")
@@ -307,16 +247,16 @@ class Trainer:
 
     def _candidates(self) -> dict[str, DetectorModel]:
         """What may be better than the average: the model as it is, and new batch statistics."""
-        found = {"unaveraged": self.model}
-        self._freeze_or_release()
+        found = {"unaveraged": self.learner.model}
+        self._hold_backbone()
         if self.recipe.norm_batches:
             first = max(0, self.iteration - self.recipe.norm_batches)
             images = (
-                self._images(self.batches.make(iteration, mosaic=False))
+                self.learner.images(self.batches.make(iteration, mosaic=False))
                 for iteration in range(first, self.iteration)
             )
             found["averaged_new_statistics"] = with_new_statistics(
-                self.ema.module, images, like=self.model
+                self.learner.ema.module, images, like=self.learner.model
             )
         return found
 
@@ -325,11 +265,11 @@ class Trainer:
     def _budget(self) -> str:
         return (
             f"{self.iteration} batches of {self.batches.batch} in "
-            f"{self.elapsed_s / 60:.0f} minutes on {self.device.type}"
+            f"{self.elapsed_s / 60:.0f} minutes on {self.job.device}"
         )
 
     def _opening(self) -> str:
-        parameters = sum(p.numel() for p in self.model.parameters())
+        parameters = sum(p.numel() for p in self.learner.model.parameters())
         return (
             f"{self.job.model}: {parameters / 1e6:.2f} M parameters, "
             f"{len(self.train_set)} training and {len(self.val_set)} validation images, "
@@ -355,19 +295,12 @@ class Trainer:
     # --- resume state
 
     def _save(self) -> None:
-        cuda = self.device.type == "cuda"
         checkpoint.save(
             self.job.out,
             {
                 "job": self.job.as_values(),
                 "fingerprint": self.train_set.fingerprint,
-                "model": self.model.state_dict(),
-                "ema": self.ema.module.state_dict(),
-                "ema_updates": self.ema.updates,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "rng": torch.get_rng_state(),
-                "rng_cuda": torch.cuda.get_rng_state_all() if cuda else [],
+                **self.learner.state(),
                 "clock": {
                     "iteration": self.iteration,
                     "done": self.done,
@@ -388,14 +321,7 @@ class Trainer:
                 f"{self.job.data} is not the data that the run in {self.job.out} began with "
                 "(its training annotations differ): give the same --data"
             )
-        self.model.load_state_dict(state["model"])
-        self.ema.module.load_state_dict(state["ema"])
-        self.ema.updates = state["ema_updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        if state["rng_cuda"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state["rng_cuda"])
+        self.learner.restore(state)
         clock = state["clock"]
         self.iteration, self.done, self.rate = clock["iteration"], clock["done"], clock["rate"]
         self.elapsed_before = clock["elapsed_s"]
