@@ -1,0 +1,201 @@
+"""What the label formats share: finding images, placing them, and saying what a format loses."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rstinynet import files
+from rstinynet.boxes import area
+from rstinynet.data.annotations import BoolArray, Category, LabelledImage, LabelledSet
+from rstinynet.data.image import read_rgb
+from rstinynet.detections import Float32Array
+from rstinynet.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels: from the header of a PNG or JPEG, else by decoding the image.
+
+    Raises:
+        DataError: the file is missing or not an image.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+            if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 24:
+                width, height = struct.unpack(">II", head[16:24])
+                return width, height
+            if head.startswith(b"\xff\xd8"):
+                file.seek(2)
+                found = _jpeg_size(file.read(1 << 20))
+                if found is not None:
+                    return found
+    except FileNotFoundError:
+        raise DataError(f"image not found: {path}; check the path and the images folder") from None
+    except OSError as error:
+        raise DataError(f"image cannot be read: {path}: {error.strerror}") from error
+    height, width = read_rgb(path).shape[:2]
+    return width, height
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """From the frame header (SOF0 to SOF15 but not DHT, JPG and DAC) after the first marker."""
+    at = 0
+    while at + 9 <= len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", content[at + 5 : at + 9])
+            return (width, height) if height else None
+        at += 2 + int(struct.unpack(">H", content[at + 2 : at + 4])[0])
+    return None
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files under a folder, absolute, sorted by path."""
+    paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    found = (path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(Path(os.path.abspath(path)) for path in found if not path.name.startswith("."))
+
+
+def read_text(path: Path) -> str:
+    """A label file's text.
+
+    Raises:
+        DataError: it is missing or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"label file not found: {path}; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"label file cannot be read: {path}: {error}") from error
+
+
+def labelled_image(
+    path: Path,
+    id_: int,
+    size: tuple[int, int],
+    rows: Sequence[tuple[int, tuple[float, float, float, float], bool]],
+    *,
+    classes: int,
+    where: Path,
+) -> LabelledImage:
+    """A fully labelled image from rows of (label, XYXY pixels, ignore); boxes are cut to it.
+
+    Boxes without area are left out, as in `read_coco`; areas are those of the boxes.
+
+    Raises:
+        DataError: a box is not finite or lies wholly outside the image.
+    """
+    width, height = size
+    corners = np.array([box for _, box, _ in rows], np.float64).reshape(-1, 4)
+    for left, top, right, bottom in corners[~np.isfinite(corners).all(axis=1)].tolist():
+        raise DataError(f"{where}: box {left, top, right, bottom} is not finite; correct it")
+    outside = (corners[:, :2] >= (width, height)).any(axis=1) | (corners[:, 2:] < 0).any(axis=1)
+    if outside.any():
+        raise DataError(
+            f"{where}: box {corners[outside][0].tolist()} (XYXY pixels) lies wholly outside the "
+            f"image ({width} x {height}); remove it, or check that label and image belong together"
+        )
+    boxes = np.clip(corners, 0, (width, height, width, height)).astype(np.float32)
+    solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    boxes = boxes[solid]
+    return LabelledImage(
+        id=id_,
+        path=path,
+        width=width,
+        height=height,
+        boxes=boxes,
+        labels=np.array([label for label, _, _ in rows], np.int64)[solid],
+        areas=area(boxes).astype(np.float64),
+        crowd=np.array([ignore for _, _, ignore in rows], np.bool_)[solid],
+        known=np.ones(classes, np.bool_),
+        exhaustive=np.ones(classes, np.bool_),
+    )
+
+
+def categories_of(names: Iterable[str]) -> tuple[Category, ...]:
+    """Classes with the ids 1, 2, ... in the order of their names' list."""
+    return tuple(Category(id=number, name=name) for number, name in enumerate(names, 1))
+
+
+def fingerprint_of_files(paths: Iterable[Path]) -> str:
+    """SHA-256 over the names and bytes of several label files, hex."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0")
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def place_images(labelled: LabelledSet, folder: Path, *, link: bool = False) -> LabelledSet:
+    """The set with its images copied (or hard-linked, where the disk can) into one flat folder.
+
+    An image that is there already with the same number of bytes is kept, so that an interrupted
+    copy goes on. Two images of one name get their ids into it.
+    """
+    names = [image.path.name for image in labelled.images]
+    twice = (
+        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
+    )
+    placed = []
+    for image in labelled.images:
+        name = image.path.name
+        if name in twice:
+            name = f"{image.path.stem}_{image.id}{image.path.suffix}"
+        target = Path(os.path.abspath(folder)) / name
+        place_file(image.path, target, link=link)
+        placed.append(replace(image, path=target))
+    return replace(labelled, images=tuple(placed))
+
+
+def place_file(source: Path, target: Path, *, link: bool = False) -> None:
+    """Copy (or hard-link) a file, beside and renamed; an equally long one is left as it is."""
+    if target.is_file() and target.stat().st_size == source.stat().st_size:
+        return
+    with files.replacing(target) as beside:
+        if link:
+            try:
+                os.link(source, beside)
+                return
+            except OSError:
+                pass  # another disk, or one without links
+        shutil.copyfile(source, beside)
+
+
+def losses(labelled: LabelledSet, *, ids: bool = True, crowd: bool = True) -> list[str]:
+    """What a plain list of boxes and class numbers cannot hold of this set, in words.
+
+    `ids` and `crowd` say whether the format loses category ids and crowd regions.
+    """
+    lost = []
+    if ids and [each.id for each in labelled.categories] != list(range(1, len(labelled.names) + 1)):
+        lost.append("category ids: classes are numbered anew")
+    regions = sum(int(image.crowd.sum()) for image in labelled.images)
+    if crowd and regions:
+        lost.append(f"{regions} crowd regions: left out, what they cover becomes background")
+    partly = sum(not image.known.all() for image in labelled.images)
+    if partly:
+        lost.append(f"partial labels of {partly} images: unknown classes become background")
+    loose = sum(bool((image.known & ~image.exhaustive).any()) for image in labelled.images)
+    if loose:
+        lost.append(f"the mark of {loose} images that not every object of a class is labelled")
+    own = sum(int((~_same_area(image)).sum()) for image in labelled.images)
+    if own:
+        lost.append(f"the own area of {own} annotations: sizes go by the box")
+    return lost
+
+
+def _same_area(image: LabelledImage) -> BoolArray:
+    boxes: Float32Array = image.boxes
+    return np.asarray(np.isclose(area(boxes), image.areas, rtol=1e-3, atol=0.5), np.bool_)

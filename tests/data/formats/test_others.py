@@ -1,0 +1,219 @@
+"""YOLO, VOC and DOTA: there and back, what is lost, and every way a file can be broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from rstinynet.data.annotations import Category
+from rstinynet.data.folder import open_split
+from rstinynet.data.formats.common import image_size
+from rstinynet.data.formats.dota import read_dota, write_dota
+from rstinynet.data.formats.voc import parse_xml, read_voc_folder, write_voc
+from rstinynet.data.formats.yolo import read_yolo, write_yolo
+from rstinynet.data.synthetic import make_synthetic
+from rstinynet.errors import DataError
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    make_synthetic(tmp_path / "made", images=3, size=64)
+    found = open_split(tmp_path / "made", "train")
+    return replace(found, categories=(Category(1, "storage-tank"), Category(2, "vehicle")))
+
+
+@pytest.fixture
+def fine(labelled):
+    """The set with fractions of a pixel in its boxes."""
+    images = tuple(
+        replace(
+            each,
+            boxes=each.boxes + np.float32(0.3),
+            areas=np.prod(each.boxes[:, 2:] - each.boxes[:, :2], axis=1).astype(np.float64),
+        )
+        for each in labelled.images
+    )
+    return replace(labelled, images=images)
+
+
+def write_and_read(kind, labelled, out):
+    if kind == "yolo":
+        return write_yolo(labelled, out), read_yolo(out / "data.yaml", "train")
+    if kind == "voc":
+        return write_voc(labelled, out), read_voc_folder(out, "train")
+    return write_dota(labelled, out), read_dota(out)
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "dota"])
+def test_there_and_back_is_lossless(kind, labelled, tmp_path):
+    lost, back = write_and_read(kind, labelled, tmp_path / "out")
+    assert lost == []
+    assert back.names == labelled.names
+    assert len(back) == len(labelled)
+    for before, after in zip(labelled.images, back.images, strict=True):
+        assert (after.width, after.height) == (64, 64)
+        np.testing.assert_allclose(after.boxes, before.boxes, atol=1e-4)
+        np.testing.assert_array_equal(after.labels, before.labels)
+        assert after.path.read_bytes() == before.path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "dota"])
+def test_fractions_of_a_pixel_come_back(kind, fine, tmp_path):
+    lost, back = write_and_read(kind, fine, tmp_path / "out")
+    np.testing.assert_allclose(
+        back.images[0].boxes, np.minimum(fine.images[0].boxes, 64), atol=1e-3
+    )
+    assert any("fractions" in each for each in lost) == (kind == "voc")
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "dota"])
+def test_what_is_lost_is_said(kind, labelled, tmp_path):
+    first, *rest = labelled.images
+    crowd = np.zeros(len(first.boxes), np.bool_)
+    crowd[0] = True
+    known = np.array([True, False])
+    broken = replace(first, crowd=crowd, areas=first.areas * 2, known=known, exhaustive=known)
+    ids = (Category(4, "storage-tank"), Category(9, "vehicle"))
+    marked = replace(labelled, images=(broken, *rest), categories=ids)
+    lost, back = write_and_read(kind, marked, tmp_path / "out")
+    said = " ".join(lost)
+    for word in ("category ids", "1 crowd region", "partial labels of 1", "own area of"):
+        assert word in said
+    assert len(back.images[0].boxes) == len(first.boxes) - (kind == "yolo")
+    assert int(back.images[0].crowd.sum()) == (kind != "yolo")
+
+
+def test_two_splits_share_a_data_yaml_and_open_split_reads_it(labelled, tmp_path):
+    write_yolo(labelled, tmp_path / "out", split="train")
+    write_yolo(labelled, tmp_path / "out", split="val", link=True)
+    for split in ("train", "val"):
+        assert len(open_split(tmp_path / "out", split)) == 3
+        assert len(open_split(tmp_path / "out" / "data.yaml", split)) == 3
+    other = replace(labelled, categories=(Category(1, "a"), Category(2, "b")))
+    with pytest.raises(DataError, match="has the classes"):
+        write_yolo(other, tmp_path / "out", split="test")
+
+
+def test_lists_of_images_and_of_folders(labelled, tmp_path):
+    write_yolo(labelled, tmp_path, split="train")
+    listed = sorted(path.name for path in (tmp_path / "images" / "train").iterdir())
+    (tmp_path / "two.txt").write_text("".join(f"./images/train/{name}\n" for name in listed[:2]))
+    path = tmp_path / "data.yaml"
+    path.write_text("names: [storage-tank, vehicle]\ntrain: [two.txt]\nval: [images/train]\n")
+    assert len(open_split(path, "train")) == 2
+    assert len(read_yolo(path, "val")) == 3
+
+
+def test_two_images_of_one_name_keep_both(labelled, tmp_path):
+    first = labelled.images[0]
+    (tmp_path / "other").mkdir()
+    moved = tmp_path / "other" / first.path.name
+    moved.write_bytes(labelled.images[1].path.read_bytes())
+    twice = replace(labelled, images=(first, replace(first, id=77, path=moved)))
+    write_yolo(twice, tmp_path / "out")
+    back = read_yolo(tmp_path / "out" / "data.yaml", "train")
+    assert len({image.path.read_bytes() for image in back.images}) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("0 0.5 0.5 x 0.1", "must be numbers"),
+        ("0 0.5 0.5 0.1", "4 numbers; a line has"),
+        ("7 0.5 0.5 0.1 0.1", "class 7 is not in 'names'"),
+        ("0.5 0.5 0.5 0.1 0.1", r"class 0\.5 is not in 'names'"),
+        ("0 20 20 5 5", "not shares of the image"),
+        ("0 nan 0.5 0.1 0.1", "not shares of the image"),
+    ],
+)
+def test_broken_yolo_lines_are_named(line, says, labelled, tmp_path):
+    write_yolo(labelled, tmp_path)
+    (tmp_path / "labels" / "train" / "train_0000.txt").write_text(f"\n{line}\n")
+    with pytest.raises(DataError, match=rf"train_0000\.txt, line 2: .*{says}"):
+        read_yolo(tmp_path / "data.yaml", "train")
+
+
+def test_a_polygon_becomes_its_upright_box_and_no_file_is_no_object(labelled, tmp_path):
+    write_yolo(labelled, tmp_path)
+    labels = tmp_path / "labels" / "train"
+    (labels / "train_0000.txt").write_text("1 0.25 0.25 0.75 0.5 0.5 0.75\n")
+    (labels / "train_0001.txt").unlink()
+    back = read_yolo(tmp_path / "data.yaml", "train")
+    np.testing.assert_allclose(back.images[0].boxes, [[16, 16, 48, 48]])
+    assert len(back.images[1].boxes) == 0
+
+
+BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>10</xmax><ymax>20</ymax></bndbox>"
+
+
+def test_voc_counts_from_one_and_knows_difficult(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(
+        f"<annotation><object><name>ship</name><difficult>1</difficult>{BOX}</object></annotation>"
+    )
+    assert parse_xml(path) == [("ship", (0, 1, 10, 20), True)]
+    assert parse_xml(path, first_pixel=0) == [("ship", (1, 2, 10, 20), True)]
+
+
+BOMB = (
+    '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;">]>'
+    "<annotation>&y;</annotation>"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (BOMB, "unsafe XML"),
+        ("<annotation><object>", "not readable as XML"),
+        (f"<annotation><object>{BOX}</object></annotation>", "object 1: has no 'name'"),
+        ("<annotation><object><name>a</name></object></annotation>", "'xmin' must be a number"),
+        (
+            "<annotation><object><name>a</name>"
+            + BOX.replace("10<", "0<")
+            + "</object></annotation>",
+            "inside out",
+        ),
+    ],
+)
+def test_broken_xml_is_named(text, says, tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=says):
+        parse_xml(path)
+
+
+def test_a_voc_list_cannot_lead_out_of_its_folder(labelled, tmp_path):
+    write_voc(labelled, tmp_path)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("../secret\n")
+    with pytest.raises(DataError, match="not the plain name"):
+        read_voc_folder(tmp_path, "train")
+
+
+def test_dota_takes_the_upright_box_of_four_corners(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labelTxt").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "P1.png"), np.zeros((40, 50, 3), np.uint8))
+    text = "imagesource:x\ngsd:0.3\n10 5 20 15 10 25 0 15 ship 1\n"
+    (tmp_path / "labelTxt" / "P1.txt").write_text(text)
+    (image,) = read_dota(tmp_path).images
+    np.testing.assert_allclose(image.boxes, [[0, 5, 20, 25]])
+    assert image.crowd.tolist() == [True]
+    (tmp_path / "labelTxt" / "P1.txt").write_text(text + "1 2 3 ship 0\n")
+    with pytest.raises(DataError, match=r"P1\.txt, line 4: 8 coordinates"):
+        read_dota(tmp_path)
+    (tmp_path / "labelTxt" / "P1.txt").write_text("90 5 99 5 99 9 90 9 ship 0\n")
+    with pytest.raises(DataError, match="wholly outside"):
+        read_dota(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_image_sizes_are_read_from_the_file(suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    cv2.imwrite(str(path), np.zeros((7, 9, 3), np.uint8))
+    assert image_size(path) == (9, 7)
+    with pytest.raises(DataError, match="image not found"):
+        image_size(tmp_path / "none.png")
