@@ -51,12 +51,13 @@ def val(
     from rich.console import Console
 
     from rstinynet.data.folder import open_split
+    from rstinynet.data.formats.coco import require_annotations
     from rstinynet.evaluate.coco import evaluate
     from rstinynet.evaluate.report import table
 
     _check(model, predictions, save_predictions, batch=batch, max_det=max_det, scale=scale)
     messages = Console(stderr=True)
-    labelled = open_split(data, split)
+    labelled = require_annotations(open_split(data, split), source=data)
     extra: dict[str, Any] = {"data": str(data), "split": split}
     if predictions is not None:
         from rstinynet.evaluate.results import read_results

@@ -122,7 +122,8 @@ def wanted_labels(
         if name not in names:
             close = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise UsageError(f"no class {name!r}; {hint}The model finds: {', '.join(names)}")
+            known = ", ".join(names)
+            raise UsageError(f"no class {name!r}: {hint}the model's are {known}")
         labels.append(names.index(name))
     return np.array(labels, np.int64)
 

@@ -20,6 +20,7 @@ import torch
 from rstinynet.data.augment import AugmentCounts
 from rstinynet.data.batch import Batch
 from rstinynet.data.folder import open_split
+from rstinynet.data.formats.coco import require_annotations
 from rstinynet.errors import DataError
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
@@ -60,7 +61,8 @@ class Trainer:
 
     def __init__(self, job: Job, state: Mapping[str, Any] | None = None) -> None:
         self.job, self.recipe = job, job.recipe
-        self.train_set = open_split(job.data, "train")
+        train_set = open_split(job.data, "train")
+        self.train_set = require_annotations(train_set, source=job.data)
         self.val_set = open_split(job.data, "val")
         if self.train_set.categories != self.val_set.categories:
             raise DataError(f"{job.data}: the train and val splits have different categories")

@@ -67,12 +67,13 @@ def require_annotations(labelled: LabelledSet, *, source: Path | str) -> Labelle
     """The same set.
 
     Raises:
-        DataError: it has no box of an object at all, so nothing can be learnt from it.
+        DataError: it has no box of an object at all: nothing can be learnt or measured from it.
     """
     if not any((~image.crowd).any() for image in labelled.images):
         raise DataError(
-            f"{source}: no annotations: {len(labelled)} images and not one box; training needs "
-            "boxes, so check that this is the annotation file and not the list of images"
+            f"{source}: no annotations: {len(labelled)} images and not one box; training "
+            "and evaluation need boxes: check that this is the annotation file and not the list "
+            "of images"
         )
     return labelled
 

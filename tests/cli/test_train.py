@@ -1,0 +1,75 @@
+"""`rstinynet train` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rstinynet.cli.main import run
+from rstinynet.data.synthetic import make_synthetic
+
+
+def test_trains_and_prints_json(tmp_path, capsys):
+    make_synthetic(tmp_path, images=2, size=64)
+    make_synthetic(tmp_path, images=2, size=64, split="val")
+    out = tmp_path / "run"
+    options = [
+        "--recipe",
+        "short",
+        "--epochs",
+        "1",
+        "--batch",
+        "2",
+        "--imgsz",
+        "64",
+        "--device",
+        "cpu",
+        "--json",
+    ]
+    code = run(
+        ["train", "--model", "yolo11n", "--data", str(tmp_path), "--out", str(out), *options]
+    )
+    printed = capsys.readouterr()
+    assert code == 0
+    assert json.loads(printed.out)["epochs"] == 1
+    assert "images" in printed.err
+    assert run(["train", "--resume", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["iterations"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--model", "yolo11n"], 2, "needs --model, --data and --out"),
+        (["--resume", "nowhere"], 4, "--resume needs the folder of a run"),
+        (["--resume", "run", "--epochs", "3"], 2, "leave out --epochs"),
+        (["--model", "yolo11n", "--data", "nowhere", "--out", "run"], 3, "nowhere"),
+        (
+            ["--model", "yolo11n", "--data", "d", "--out", "run", "--set", "mosaic_porb=1"],
+            2,
+            "mosaic_prob",
+        ),
+        (["--model", "yolo11n", "--data", "d", "--out", "r", "--recipe", "shrot"], 2, "short"),
+    ],
+)
+def test_mistakes_are_answered(arguments, code, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", *arguments]) == code
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_set_without_a_box_is_refused(tmp_path, capsys):
+    make_synthetic(tmp_path, images=2, size=64)
+    make_synthetic(tmp_path, images=2, size=64, split="val")
+    for split in ("train", "val"):
+        content = json.loads((tmp_path / f"{split}.json").read_text())
+        (tmp_path / f"{split}.json").write_text(json.dumps(content | {"annotations": []}))
+    out = tmp_path / "run"
+    assert run(["train", "--model", "yolo11n", "--data", str(tmp_path), "--out", str(out)]) == 3
+    assert "not one box" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+    results = tmp_path / "found.json"
+    results.write_text("[]")
+    assert run(["val", "--predictions", str(results), "--data", str(tmp_path)]) == 3
+    assert "not one box" in " ".join(capsys.readouterr().err.split())
