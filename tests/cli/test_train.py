@@ -14,7 +14,8 @@ def test_trains_and_prints_json(tmp_path, capsys):
     make_synthetic(tmp_path, images=2, size=64)
     make_synthetic(tmp_path, images=2, size=64, split="val")
     out = tmp_path / "run"
-    options = [
+    size = ["--epochs", "1", "--batch", "2", "--imgsz", "64"]
+    options = ["--recipe", "short", "--device", "cpu", "--json", *size]
         "--recipe",
         "short",
         "--epochs",

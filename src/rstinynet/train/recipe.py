@@ -160,8 +160,8 @@ def short() -> Recipe:
         warmup_iterations=200,
         warmup_bias_lr=0.0,
         nominal_batch=None,
-        ema_decay=0.99,
-        ema_tau=50.0,
+        ema_decay=0.998,
+        ema_tau=200.0,
         close_mosaic=3,
         val_every=3,
     )

@@ -1,0 +1,146 @@
+"""What a run does at its limits: bad losses, little time, folders that are taken."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rstinynet.data.synthetic import make_synthetic
+from rstinynet.errors import DataError, RSTinyNetError, UsageError
+from rstinynet.model.weights import read_metadata
+from rstinynet.train import norms
+from rstinynet.train.batches import Batches
+from rstinynet.train.job import Job
+from rstinynet.train.loop import Trainer, train
+from rstinynet.train.optimizer import freeze_backbone, parameter_groups
+from rstinynet.train.overrides import with_overrides
+from rstinynet.train.recipe import short
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    make_synthetic(folder, images=4, size=64)
+    make_synthetic(folder, images=2, size=64, split="val")
+    recipe = with_overrides(
+        short(), {"imgsz": 64, "batch": 2, "epochs": 2, "norm_batches": 1, "val_every": 0}
+    )
+    return Job(model="yolo11n", data=folder, out=folder / "run", recipe=recipe)
+
+
+def test_run_writes_its_files(job, tmp_path):
+    job = replace(job, out=tmp_path / "run")
+    metrics = train(job)
+    names = {str(path.relative_to(job.out)) for path in job.out.rglob("*") if path.is_file()}
+    assert names == {
+        "args.yaml",
+        "env.json",
+        "metrics.json",
+        "results.csv",
+        "resume/last.pt",
+        "resume/previous.pt",
+        "weights/best.safetensors",
+        "weights/last.safetensors",
+    }
+    with (job.out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert rows[0]["ap"] == ""
+    assert rows[1]["ap"] != ""
+    assert int(rows[0]["objects"]) > 0
+    assert set(metrics["ap_of_candidates"]) == {
+        "averaged",
+        "unaveraged",
+        "averaged_new_statistics",
+    }
+    metadata = read_metadata(job.out / "weights" / "best.safetensors")
+    assert metadata.imgsz == 64
+    assert metadata.trained_with.startswith("rstinynet train --model yolo11n --data ")
+    assert str(job.data.parent) not in metadata.trained_with
+
+    with pytest.raises(UsageError, match="--resume"):
+        train(job)
+
+
+def test_time_limit_brings_the_schedule_to_its_end(job, tmp_path):
+    recipe = replace(job.recipe, epochs=1000, max_minutes=0.1, warmup_iterations=0)
+    begun = time.monotonic()
+    metrics = train(replace(job, out=tmp_path / "run", recipe=recipe))
+    assert metrics["epochs"] < 1000
+    assert time.monotonic() - begun < 60
+    with (tmp_path / "run" / "results.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["lr"]) < 0.5 * recipe.lr0
+
+
+def test_loss_that_is_not_finite_names_its_images(job, tmp_path):
+    trainer = Trainer(replace(job, out=tmp_path / "run"))
+    with torch.no_grad():
+        next(trainer.learner.model.parameters()).fill_(torch.nan)
+    batch = trainer.batches.make(0, mosaic=False)
+    with pytest.raises(RSTinyNetError, match=", ".join(map(str, batch.ids))):
+        trainer.learner.learn(batch)
+
+
+def test_splits_with_other_categories_are_refused(job, tmp_path):
+    make_synthetic(tmp_path, images=2, size=64)
+    make_synthetic(tmp_path, images=2, size=64, split="val")
+    text = (tmp_path / "val.json").read_text()
+    (tmp_path / "val.json").write_text(text.replace("vehicle", "ship"))
+    with pytest.raises(DataError, match="different categories"):
+        Trainer(replace(job, data=tmp_path))
+
+
+def test_stream_is_the_same_from_any_start(job):
+    whole = Batches(Trainer(job).train_set, job.recipe)
+    with whole:
+        first = [batch.images for _, batch in whole.stream(0, 4, mosaic=lambda i: i < 3)]
+    again = Batches(Trainer(job).train_set, replace(job.recipe, workers=1))
+    with again:
+        later = list(again.stream(2, 4, mosaic=lambda i: i < 3))
+    assert [iteration for iteration, _ in later] == [2, 3]
+    assert all(torch.equal(batch.images, first[iteration]) for iteration, batch in later)
+
+
+def test_groups_hold_every_parameter_once_and_only_weights_decay(job):
+    model = Trainer(job).learner.model
+    groups = parameter_groups(model, replace(job.recipe, backbone_lr_factor=0.1))
+    held = [parameter for group in groups for parameter in group["params"]]
+    assert len({id(parameter) for parameter in held}) == len(held)
+    assert len(held) == len(list(model.parameters()))
+    for group in groups:
+        kernels = all(parameter.ndim > 1 for parameter in group["params"])
+        assert (group["weight_decay"] > 0) == kernels
+    slow = sum(len(group["params"]) for group in groups if group["lr_factor"] == 0.1)
+    assert slow == len(list(model.backbone.trunk.parameters()))
+
+
+def test_frozen_backbone_keeps_weights_and_statistics(job):
+    model = Trainer(job).learner.model
+    model.train()
+    freeze_backbone(model, frozen=True)
+    before = {name: value.clone() for name, value in model.backbone.trunk.state_dict().items()}
+    model(torch.rand(2, 3, 64, 64))
+    after = model.backbone.trunk.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any(parameter.requires_grad for parameter in model.backbone.trunk.parameters())
+    freeze_backbone(model, frozen=False)
+    assert all(parameter.requires_grad for parameter in model.backbone.trunk.parameters())
+
+
+def test_new_statistics_are_those_of_the_images(job):
+    model = Trainer(job).learner.model
+    images = [torch.rand(2, 3, 64, 64) for _ in range(2)]
+    fresh = norms.with_new_statistics(model, images, like=model.train())
+    first = model.backbone.trunk.downs["1"]
+    means = [first.conv(x_BCHW).mean((0, 2, 3)) for x_BCHW in images]
+    found = fresh.backbone.trunk.downs["1"].norm.running_mean
+    torch.testing.assert_close(found, (means[0] + means[1]) / 2)
+    assert not any(module.training for module in fresh.modules())
+    held = norms.with_new_statistics(model, images, like=model.eval())
+    for name, value in held.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name])
