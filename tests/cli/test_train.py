@@ -16,18 +16,6 @@ def test_trains_and_prints_json(tmp_path, capsys):
     out = tmp_path / "run"
     size = ["--epochs", "1", "--batch", "2", "--imgsz", "64"]
     options = ["--recipe", "short", "--device", "cpu", "--json", *size]
-        "--recipe",
-        "short",
-        "--epochs",
-        "1",
-        "--batch",
-        "2",
-        "--imgsz",
-        "64",
-        "--device",
-        "cpu",
-        "--json",
-    ]
     code = run(
         ["train", "--model", "yolo11n", "--data", str(tmp_path), "--out", str(out), *options]
     )
