@@ -1,10 +1,8 @@
-"""Samples put together to batches, made ahead of time by threads."""
+"""Samples put together to batches."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,11 +11,7 @@ import torch
 from torch import Tensor
 
 from rstinynet.data.augment import AugmentCounts
-from rstinynet.data.dataset import Sample, TrainingSet
-from rstinynet.errors import UsageError
-
-AHEAD = 3
-"""Batches in the making while one is used."""
+from rstinynet.data.dataset import Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,49 +49,3 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ids=[sample.id for sample in samples],
         counts=sum((sample.counts for sample in samples), AugmentCounts()),
     )
-
-
-def batch_count(training_set: TrainingSet, batch_size: int) -> int:
-    """Batches an epoch; the last may be smaller."""
-    if batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-    return -(-len(training_set) // batch_size)
-
-
-def batches(
-    training_set: TrainingSet, epoch: int, batch_size: int, *, start: int = 0, workers: int = 0
-) -> Iterator[Batch]:
-    """The batches of one epoch from number `start` on, the same for any number of `workers`.
-
-    Workers are threads: decoding and OpenCV release the interpreter's lock. While they run,
-    OpenCV's own threads are switched off for the process. 0 makes each batch when it is asked for.
-    """
-    total = batch_count(training_set, batch_size)
-    if not 0 <= start <= total:
-        raise UsageError(f"start must lie in [0, {total}] (batches of the epoch), not {start}")
-    if workers < 0:
-        raise UsageError(f"workers must be at least 0, not {workers}")
-    spans = [
-        range(number * batch_size, min((number + 1) * batch_size, len(training_set)))
-        for number in range(start, total)
-    ]
-    if workers == 0:
-        return (collate([training_set.sample(epoch, i) for i in span]) for span in spans)
-    return _ahead(training_set, epoch, spans, workers)
-
-
-def _ahead(
-    training_set: TrainingSet, epoch: int, spans: Sequence[range], workers: int
-) -> Iterator[Batch]:
-    cv2.setNumThreads(0)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="samples")
-    waiting: deque[list[Future[Sample]]] = deque()
-    try:
-        for span in spans:
-            waiting.append([pool.submit(training_set.sample, epoch, i) for i in span])
-            if len(waiting) > AHEAD:
-                yield collate([future.result() for future in waiting.popleft()])
-        while waiting:
-            yield collate([future.result() for future in waiting.popleft()])
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -15,11 +15,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.formats.coco import read_coco
-from rstinynet.data.formats.yolo import read_yolo
+from rstinynet.data.formats.yolo import read_data_yaml, read_yolo
 from rstinynet.errors import DataError
 
 
@@ -51,6 +49,33 @@ def open_split(data: Path | str, split: str) -> LabelledSet:
     )
 
 
+def splits_of(data: Path | str) -> list[str]:
+    """Those of "train", "val" and "test" that a data folder or data.yaml has."""
+    data = Path(data)
+    named = data / "data.yaml" if data.is_dir() else data
+    listed = read_data_yaml(named) if named.is_file() and named.suffix in (".yaml", ".yml") else {}
+    return [
+        split
+        for split in ("train", "val", "test")
+        if listed.get(split) or (data.is_dir() and _in_folder(data, split))
+    ]
+
+
+def annotation_file(data: Path | str, split: str) -> Path | None:
+    """The COCO file of a split; None where its labels lie in other files."""
+    data = Path(data)
+    if data.is_dir():
+        found = _in_folder(data, split)
+        if found is not None:
+            return found
+        data = data / "data.yaml"
+    if not data.is_file() or data.suffix.lower() not in (".yaml", ".yml"):
+        return None
+    content = read_data_yaml(data)
+    path = data.parent / str(content.get("path", ".")) / str(content.get(split))
+    return path if path.suffix.lower() == ".json" and path.is_file() else None
+
+
 def _in_folder(data: Path, split: str) -> Path | None:
     candidates = (data / f"{split}.json", data / "annotations" / f"{split}.json")
     return next((path for path in candidates if path.is_file()), None)
@@ -65,12 +90,7 @@ def _images(root: Path, annotations: Path, split: str) -> list[Path]:
 
 
 def _from_yaml(path: Path, split: str) -> LabelledSet:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: must be a mapping with path, train, val, test and names")
+    content = read_data_yaml(path)
     root = path.parent / _text(path, content, "path", default=".")
     if split not in content:
         given = sorted(set(content) & {"train", "val", "test"})

@@ -9,16 +9,12 @@ import logging
 import cv2
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
 
 from rstinynet.data.formats.coco import (
-    coco_results,
     read_coco,
     require_annotations,
     write_coco,
-    write_results,
 )
-from rstinynet.detections import Detections
 from rstinynet.errors import DataError
 
 GOOD = {
@@ -211,21 +207,3 @@ def test_what_is_written_reads_the_same(folder, content, partial):
         for name in ("boxes", "labels", "areas", "crowd", "known", "exhaustive"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert (one.id, one.path, one.width) == (other.id, other.path, other.width)
-
-
-def test_results_are_what_pycocotools_loads(folder, content, capsys):
-    read(folder, content)
-    found = {
-        7: Detections(
-            np.array([[1, 2, 4, 6.5]], np.float32), np.array([0.5], np.float32), np.array([1])
-        ),
-        9: Detections.empty(),
-    }
-    expected = [{"image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4.5], "score": 0.5}]
-    assert coco_results(found, category_ids=(2, 5)) == expected
-    write_results(found, folder / "results.json", category_ids=(2, 5))
-    for record in content["annotations"]:
-        record.setdefault("area", 36)
-    (folder / "train.json").write_text(json.dumps(content))
-    loaded = COCO(str(folder / "train.json")).loadRes(str(folder / "results.json"))
-    assert [each["bbox"] for each in loaded.loadAnns(loaded.getAnnIds())] == [[1, 2, 3, 4.5]]

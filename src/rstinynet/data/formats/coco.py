@@ -20,7 +20,6 @@ import numpy as np
 from rstinynet import files
 from rstinynet.boxes import to_xywh
 from rstinynet.data.annotations import Category, LabelledImage, LabelledSet, fingerprint_of
-from rstinynet.detections import Detections
 from rstinynet.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -113,32 +112,6 @@ def write_coco(labelled: LabelledSet, path: Path | str, *, images_dir: Path | st
         )
     categories = [{"id": category.id, "name": category.name} for category in labelled.categories]
     files.write_json(path, {"images": images, "annotations": annotations, "categories": categories})
-
-
-def coco_results(
-    found: Mapping[int, Detections], *, category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """COCO's results list: {image_id, category_id, bbox (left, top, width, height), score}.
-
-    `found` maps image ids to detections; label i has the id `category_ids[i]`.
-    """
-    return [
-        {"image_id": int(id_), "category_id": int(category_ids[label]), "bbox": box, "score": score}
-        for id_, detections in found.items()
-        for box, label, score in zip(
-            to_xywh(detections.boxes).tolist(),
-            detections.labels.tolist(),
-            detections.scores.tolist(),
-            strict=True,
-        )
-    ]
-
-
-def write_results(
-    found: Mapping[int, Detections], path: Path | str, *, category_ids: Sequence[int]
-) -> None:
-    """Write `coco_results` to `path`."""
-    files.write_json(path, coco_results(found, category_ids=category_ids))
 
 
 def _read(source: Path) -> bytes:

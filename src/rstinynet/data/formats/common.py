@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -141,8 +142,11 @@ def fingerprint_of_files(paths: Iterable[Path]) -> str:
 def place_images(labelled: LabelledSet, folder: Path, *, link: bool = False) -> LabelledSet:
     """The set with its images copied (or hard-linked, where the disk can) into one flat folder.
 
-    An image that is there already with the same number of bytes is kept, so that an interrupted
+    An image that is there already with the same bytes is kept, so that an interrupted
     copy goes on. Two images of one name get their ids into it.
+
+    Raises:
+        DataError: another image of the same name lies in the folder.
     """
     names = [image.path.name for image in labelled.images]
     twice = (
@@ -154,6 +158,11 @@ def place_images(labelled: LabelledSet, folder: Path, *, link: bool = False) -> 
         if name in twice:
             name = f"{image.path.stem}_{image.id}{image.path.suffix}"
         target = Path(os.path.abspath(folder)) / name
+        if target.is_file() and not filecmp.cmp(image.path, target, shallow=False):
+            raise DataError(
+                f"{target}: another image of this name is there already; write each split into a "
+                "folder of its own, or name the images apart"
+            )
         place_file(image.path, target, link=link)
         placed.append(replace(image, path=target))
     return replace(labelled, images=tuple(placed))

@@ -1,0 +1,57 @@
+"""Batches are the same however they are made, and a run can be taken up anywhere."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rstinynet.data.folder import open_split
+from rstinynet.data.synthetic import make_synthetic
+from rstinynet.errors import DataError
+from rstinynet.train.batches import Batches
+from rstinynet.train.recipe import short
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_synthetic(tmp_path, images=14, size=64, partial=True)
+    return tmp_path
+
+
+def read(folder, start, stop, *, workers):
+    recipe = short()
+    recipe = replace(recipe, batch=4, workers=workers, augment=replace(recipe.augment, imgsz=64))
+    with Batches(open_split(folder, "train"), recipe) as batches:
+        return list(batches.stream(start, stop, mosaic=lambda iteration: iteration < 4))
+
+
+def assert_same(first, second):
+    assert [iteration for iteration, _ in first] == [iteration for iteration, _ in second]
+    first, second = [batch for _, batch in first], [batch for _, batch in second]
+    assert [batch.ids for batch in first] == [batch.ids for batch in second]
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.known, other.known)
+        for name in ("boxes", "labels", "crowds"):
+            pairs = zip(getattr(one, name), getattr(other, name), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_and_any_start_make_the_same_batches(folder, workers):
+    whole = read(folder, 0, 7, workers=2)
+    assert len(whole) == 7
+    assert len({tuple(batch.ids) for _, batch in whole}) > 1
+    assert_same(whole, read(folder, 0, 7, workers=workers))
+    assert_same(whole[2:], read(folder, 2, 7, workers=workers))
+
+
+def test_an_error_in_a_worker_is_the_callers_and_ends_the_threads(folder):
+    for image in (folder / "images").iterdir():
+        image.write_bytes(b"")
+    with pytest.raises(DataError, match="empty"):
+        read(folder, 0, 3, workers=2)
+    assert not [t for t in threading.enumerate() if t.name.startswith("batches")]
