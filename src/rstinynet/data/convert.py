@@ -1,0 +1,58 @@
+"""One split from any of the label formats into any other, with what the new one cannot hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from rstinynet.data.annotations import LabelledSet
+from rstinynet.data.folder import open_split
+from rstinynet.data.formats.coco import write_coco
+from rstinynet.data.formats.common import place_images
+from rstinynet.data.formats.dota import read_dota, write_dota
+from rstinynet.data.formats.voc import read_voc_folder, write_voc
+from rstinynet.data.formats.yolo import write_yolo
+from rstinynet.errors import DataError
+
+Format = Literal["coco", "yolo", "voc", "dota"]
+
+
+def open_any(data: Path | str, split: str) -> LabelledSet:
+    """A split of a COCO or YOLO data set, of a VOC folder or of a DOTA folder, told by its layout.
+
+    DOTA keeps each split in a folder of its own: `DATA/{split}/` or DATA itself.
+
+    Raises:
+        DataError: none of these layouts, or labels that cannot be used.
+    """
+    data = Path(data)
+    if (data / "Annotations").is_dir() and (data / "ImageSets" / "Main").is_dir():
+        return read_voc_folder(data, split)
+    for folder in (data / split, data):
+        if (folder / "labelTxt").is_dir():
+            return read_dota(folder)
+    return open_split(data, split)
+
+
+def write_as(
+    labelled: LabelledSet, out: Path | str, *, kind: Format, split: str, link: bool = False
+) -> list[str]:
+    """Write images and labels of one split under `out`; returns what the format cannot hold.
+
+    Splits written into one folder one after another make one data set.
+
+    Raises:
+        DataError: `out` holds another set's images or classes.
+    """
+    out = Path(out)
+    if kind == "yolo":
+        return write_yolo(labelled, out, split=split, link=link)
+    if kind == "voc":
+        return write_voc(labelled, out, split=split, link=link)
+    if kind == "dota":
+        return write_dota(labelled, out / split, link=link)
+    if not labelled.images:
+        raise DataError(f"split '{split}' has no images to write")
+    placed = place_images(labelled, out / "images" / split, link=link)
+    write_coco(placed, out / f"{split}.json", images_dir=out / "images")
+    return []

@@ -1,0 +1,169 @@
+"""Each thing that spoils a data set is found, and a sound one is called sound."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from rstinynet.data.check import check
+from rstinynet.data.check_page import write_page
+from rstinynet.data.folder import open_split
+from rstinynet.data.formats.yolo import write_yolo
+from rstinynet.data.synthetic import make_synthetic
+from rstinynet.errors import DataError
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    make_synthetic(folder, images=3, size=96)
+    make_synthetic(folder, images=2, size=96, split="val")
+    return folder
+
+
+def kinds(report):
+    """Severity of what was found, but for the anchors, which a few of the made boxes lack."""
+    found = [each for each in report.findings if each.kind != "no anchor"]
+    return {(each.kind, each.split): each.severity for each in found}
+
+
+def edit(data, change, split="train"):
+    path = data / f"{split}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_sound_set_has_no_errors(data):
+    report = check(data)
+    assert kinds(report) == {}
+    assert set(report.stats) == {"train", "val"}
+    assert json.loads(json.dumps(report.as_dict()))["errors"] == 0
+
+
+@pytest.mark.parametrize(
+    ("box", "kind", "severity"),
+    [
+        ([500, 500, 5, 5], "outside", "error"),
+        ([20, 20, -5, 5], "inside out", "error"),
+        ([90, 20, 20, 5], "over the edge", "warning"),
+        ([20, 20, 0, 5], "empty", "warning"),
+        ([20, 20, 0.4, 5], "below a pixel", "warning"),
+    ],
+)
+def test_bad_boxes(data, box, kind, severity):
+    edit(data, lambda content: content["annotations"][1].update(bbox=box))
+    report = check(data)
+    assert kinds(report)[kind, "train"] == severity
+    (finding,) = (each for each in report.findings if each.kind == kind)
+    assert (finding.count, finding.examples[0].image) == (1, "train_0000.png")
+    assert finding.examples[0].box_xyxy == (box[0], box[1], box[0] + box[2], box[1] + box[3])
+
+
+def test_duplicated_boxes(data):
+    edit(
+        data,
+        lambda content: content["annotations"].append({**content["annotations"][0], "id": 999}),
+    )
+    assert kinds(check(data)) == {("duplicated", "train"): "warning"}
+
+
+def test_damaged_missing_and_mis_sized_images(data):
+    first, second = data / "images" / "train_0000.png", data / "images" / "train_0001.png"
+    first.write_bytes(first.read_bytes()[:-30])
+    cv2.imwrite(str(second), np.zeros((50, 96, 3), np.uint8))
+    report = check(data)
+    assert kinds(report) == {
+        ("damaged images", "train"): "error",
+        ("mis-sized images", "train"): "error",
+    }
+    assert "96 x 50, labelled as 96 x 96" in report.findings[-1].examples[0].note
+    assert check(data, images=False).errors == 0
+    first.unlink()
+    assert kinds(check(data)) == {("unusable annotations", "train"): "error"}
+
+
+def test_the_same_picture_in_two_splits(data):
+    pixels = cv2.imread(str(data / "images" / "train_0002.png"))
+    cv2.imwrite(str(data / "images" / "val_0001.png"), cv2.add(pixels, 4))
+    report = check(data)
+    assert kinds(report) == {("near-duplicates", "train and val"): "error"}
+    example = report.findings[-1].examples[0]
+    assert example.image.endswith("train_0002.png")
+    assert example.other.endswith("val_0001.png")
+
+
+def test_classes(data):
+    def rename(content):
+        for each in content["annotations"]:
+            each["category_id"] = 4
+
+    edit(data, rename)
+    assert kinds(check(data)) == {("untaught classes", "val"): "error"}
+
+    def repeat(content):
+        first = content["annotations"][0]
+        content["annotations"] = [
+            {**first, "id": n, "category_id": 1 if n == 1 else 4, "bbox": [n / 4, 5, 12, 12]}
+            for n in range(1, 103)
+        ]
+
+    edit(data, repeat)
+    assert kinds(check(data)) == {("class imbalance", "train"): "warning"}
+    edit(data, lambda content: content.update(annotations=[]))
+    assert kinds(check(data))["no objects", "train"] == "error"
+
+
+def test_boxes_too_small_for_the_anchors(data):
+    def shrink(content):
+        for each in content["annotations"]:
+            each["bbox"][2:] = [3.0, 3.0]
+
+    edit(data, shrink)
+    report = check(data)
+    warned = [each.message for each in report.findings if each.kind == "no anchor"]
+    assert any("P3-P5" in each for each in warned)
+    assert check(data, scale=4).stats["train"].no_anchor["P3-P5"] == 0
+
+
+def test_yolo_folders_are_checked_too(data, tmp_path):
+    write_yolo(open_split(data, "train"), tmp_path / "yolo")
+    label = tmp_path / "yolo" / "labels" / "train" / "train_0000.txt"
+    label.write_text(label.read_text() * 2)
+    report = check(tmp_path / "yolo" / "data.yaml")
+    assert kinds(report) == {("duplicated", "train"): "warning"}
+    label.write_text("0 9 9 9 9\n")
+    assert kinds(check(tmp_path / "yolo")) == {("unusable annotations", "train"): "error"}
+
+
+def test_a_broken_file_is_a_finding_and_no_split_an_error(data, tmp_path):
+    (data / "train.json").write_text("{")
+    assert kinds(check(data)) == {("unusable annotations", "train"): "error"}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no train, val or test"):
+        check(tmp_path / "empty")
+
+
+def test_the_page_has_pictures_of_the_worst_cases_and_needs_nothing_else(data, tmp_path):
+    edit(data, lambda content: content["annotations"][1].update(bbox=[20, 20, 0.4, 5]))
+    shutil.copy(data / "images" / "train_0002.png", data / "images" / "val_0001.png")
+    report = check(data)
+    write_page(report, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png;base64,") == 3  # the box, and both pictures of the pair
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    for text in ("below a pixel in train", "near-duplicates in train and val", "storage-tank"):
+        assert text in page
+
+
+def test_names_are_escaped_on_the_page(data, tmp_path):
+    edit(data, lambda content: content["categories"][0].update(name="<script>alert(1)</script>"))
+    write_page(check(data, splits=["train"]), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
