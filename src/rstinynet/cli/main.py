@@ -26,9 +26,11 @@ VERBS = {
     "val": "Measure a model on labelled images in AI-TOD's protocol.",
     "predict": "Find objects in images and GeoTIFF scenes.",
     "info": "Parameters, cost and metadata of a model.",
+    "data": "Prepare, check, convert, divide and count data sets.",
     "demo": "Find the vehicles of the sample scene.",
 }
-"""Every verb with its line of help. Verb V is the function V of the module rstinynet.cli.V."""
+"""Every verb with its line of help. Verb V is the function (or the typer application) V
+of the module rstinynet.cli.V."""
 
 INTERRUPTED = 130
 _TRACEBACK = "--traceback"
@@ -98,7 +100,11 @@ def _application(verb: str | None) -> typer.Typer:
     application.callback()(_root)
     for name, summary in VERBS.items():
         if name == verb:
-            application.command(name)(getattr(import_module(f"rstinynet.cli.{name}"), name))
+            verb_itself = getattr(import_module(f"rstinynet.cli.{name}"), name)
+            if isinstance(verb_itself, typer.Typer):
+                application.add_typer(verb_itself, name=name, help=summary)
+            else:
+                application.command(name)(verb_itself)
         else:
             application.command(name, help=summary)(_not_imported)
     return application
@@ -139,7 +145,7 @@ def _usage_message(error: Exception) -> str:
     elif message.startswith("No such command"):
         typed = message.split("'")[1]
         message = f"no such command: {typed}"
-        near = _near(typed, VERBS)
+        near = _near(typed, list(getattr(getattr(context, "command", None), "commands", VERBS)))
     lines = [message + (f"; did you mean {' or '.join(near)}?" if near else "")]
     if context is not None:
         lines.append(f"`{context.command_path} --help` lists what there is")

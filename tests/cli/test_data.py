@@ -1,0 +1,134 @@
+"""`rstinynet data` end to end on made data: exit codes, JSON, files."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from rstinynet.cli import main as program
+from rstinynet.data.folder import open_split
+from rstinynet.data.synthetic import make_synthetic
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "made"
+    make_synthetic(folder, images=4, size=96)
+    make_synthetic(folder, images=2, size=96, split="val")
+    return folder
+
+
+def run(capsys, *arguments):
+    code = program.run(["data", *map(str, arguments)])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+@pytest.mark.parametrize("verb", ["prepare", "check", "convert", "split", "stats"])
+def test_every_verb_has_help(verb, capsys):
+    code, out, _ = run(capsys, verb, "--help")
+    assert code == 0
+    assert f"rstinynet data {verb}" in out
+
+
+def test_an_unknown_verb_is_suggested_one(capsys):
+    code, _, err = run(capsys, "chek")
+    assert code == 2
+    assert "no such command: chek; did you mean check?" in err
+
+
+def test_check_exits_with_3_when_a_run_would_be_spoilt(folder, tmp_path, capsys):
+    code, out, _ = run(capsys, "check", folder, "--json")
+    assert code == 0
+    assert json.loads(out)["errors"] == 0
+    cv2.imwrite(str(folder / "images" / "val_0000.png"), np.zeros((40, 40, 3), np.uint8))
+    page = tmp_path / "page.html"
+    code, out, err = run(capsys, "check", folder, "--json", "--html", page)
+    assert code == 3
+    assert json.loads(out)["findings"][-1]["kind"] == "mis-sized images"
+    assert "would spoil a training run" in err
+    assert "40 x 40" in page.read_text()
+    code, out, _ = run(capsys, "check", folder)
+    assert code == 3
+    assert "error: val: 1 images are of another size" in out
+    assert run(capsys, "check", folder, "--split", "train")[0] == 0
+
+
+def test_stats_count_by_class_and_size(folder, capsys):
+    code, out, _ = run(capsys, "stats", folder, "--json")
+    found = json.loads(out)
+    boxes = sum(len(image.boxes) for image in open_split(folder, "train").images)
+    assert code == 0
+    assert set(found) == {"train", "val"}
+    assert sum(found["train"]["classes"].values()) == boxes
+    code, out, _ = run(capsys, "stats", folder, "--split", "val")
+    assert code == 0
+    assert "very tiny" in out
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "dota"])
+def test_convert_there_and_back(folder, tmp_path, kind, capsys):
+    code, out, _ = run(capsys, "convert", folder, "--out", tmp_path / kind, "--to", kind, "--json")
+    assert code == 0
+    lost = json.loads(out)["lost"]
+    assert set(lost) == {"train", "val"}
+    assert bool(lost["train"]) == (kind != "coco")  # the made set's category ids are 1 and 4
+    back = tmp_path / "back"
+    code, _, _ = run(capsys, "convert", tmp_path / kind, "--out", back, "--to", "coco", "--link")
+    assert code == 0
+    for split in ("train", "val"):
+        before, after = open_split(folder, split), open_split(back, split)
+        assert after.names == before.names
+        for one, other in zip(before.images, after.images, strict=True):
+            np.testing.assert_allclose(other.boxes, one.boxes, atol=1e-3)
+            np.testing.assert_array_equal(other.labels, one.labels)
+
+
+def test_split_by_prefix_is_reproducible(folder, tmp_path, capsys):
+    options = ("--shares", "train=3,test=1", "--seed", "5", "--prefix", "10", "--json")
+    code, out, _ = run(capsys, "split", folder, "--out", tmp_path / "a", *options)
+    assert code == 0
+    assert json.loads(out)["splits"] == {
+        "train": {"images": 3, "groups": 3},
+        "test": {"images": 1, "groups": 1},
+    }
+    run(capsys, "split", folder, "--out", tmp_path / "b", *options)
+    for split in ("train", "test"):
+        one, other = (open_split(tmp_path / name, split) for name in "ab")
+        assert [i.id for i in one.images] == [i.id for i in other.images]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--shares", "train"), "like train=0.8"),
+        (("--shares", "train=0.5,extra=0.5"), "not 'extra'"),
+        (("--prefix", "3", "--block", "9"), "one of --group"),
+    ],
+)
+def test_split_options_that_make_no_sense(folder, tmp_path, arguments, says, capsys):
+    code, _, err = run(capsys, "split", folder, "--out", tmp_path / "out", *arguments)
+    assert code == 2
+    assert says in err
+
+
+def test_prepare_names_what_is_missing(tmp_path, capsys):
+    (tmp_path / "parts").mkdir()
+    for arguments in (
+        ("aitod", "--parts", tmp_path / "parts"),
+        ("dior", "--root", tmp_path / "parts"),
+    ):
+        code, _, err = run(capsys, "prepare", *arguments, "--out", tmp_path / "out")
+        assert code == 3
+        assert "cannot be prepared yet" in err
+        assert "Where it is to be had" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_split_at_all(tmp_path, capsys):
+    code, _, err = run(capsys, "stats", tmp_path)
+    assert code == 3
+    assert "no train, val or test" in err
