@@ -128,6 +128,28 @@ def test_prepare_names_what_is_missing(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_prepare_dior_end_to_end(tmp_path, capsys):
+    root = tmp_path / "DIOR"
+    for folder in ("JPEGImages-trainval", "JPEGImages-test", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for name, split in (("1", "train"), ("2", "val"), ("3", "test")):
+        folder = "JPEGImages-test" if split == "test" else "JPEGImages-trainval"
+        cv2.imwrite(str(root / folder / f"{name}.jpg"), np.zeros((800, 800, 3), np.uint8))
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text(f"{name}\n")
+        corners = "<xmin>5</xmin><ymin>6</ymin><xmax>25</xmax><ymax>36</ymax>"
+        (root / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation><object><name>Ship</name><bndbox>{corners}</bndbox></object></annotation>"
+        )
+    arguments = ("prepare", "dior", "--root", root, "--out", tmp_path / "out")
+    code, _, err = run(capsys, *arguments)
+    assert code == 3
+    assert "the published set has 5862" in err
+    code, out, _ = run(capsys, *arguments, "--allow-missing", "--json")
+    assert code == 0
+    assert json.loads(out)["splits"]["trainval"] == {"images": 2, "boxes": 2}
+    assert run(capsys, "check", tmp_path / "out", "--no-images")[0] == 0
+
+
 def test_no_split_at_all(tmp_path, capsys):
     code, _, err = run(capsys, "stats", tmp_path)
     assert code == 3

@@ -65,8 +65,8 @@ def _image_paths(report: Report) -> dict[tuple[str, str], Path]:
         except DataError:
             continue
         for name in names:
-            near = (path for path in paths if str(path).endswith(name))
-            path = next(near, None)
+            tail = Path(name).parts
+            path = next((path for path in paths if path.parts[-len(tail) :] == tail), None)
             if path is not None:
                 found[split, name] = path
     return found

@@ -195,3 +195,13 @@ def test_names_that_lead_out_of_the_folder_are_refused(parts, tmp_path, name):
     with pytest.raises(DataError, match="must be plain"):
         prepare_aitod(parts, tmp_path / "out", expected=EXPECTED)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_published_box_outside_its_image_stops_nothing(parts, tmp_path, caplog):
+    path = parts / "annotations" / "aitod_test_v1_1.0.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"] = [801, 3, 5, 5]
+    path.write_text(json.dumps(content))
+    made = prepare_aitod(parts, tmp_path / "out", expected=EXPECTED)
+    assert made.splits["test"] == Counts(2, 3)
+    assert "1 boxes lie wholly outside" in caplog.text

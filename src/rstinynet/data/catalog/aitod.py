@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ from rstinynet.data.catalog.xview import (
 )
 from rstinynet.data.formats.common import place_file
 from rstinynet.errors import DataError, UsageError
+
+log = logging.getLogger(__name__)
 
 Version = Literal["v1", "v2"]
 
@@ -302,6 +305,12 @@ def _place_images(
     return missing
 
 
+def _on_tile(box_xywh: list[float]) -> bool:
+    left, top, width, height = box_xywh
+    inside = left < TILE_PX and top < TILE_PX and left + width >= 0 and top + height >= 0
+    return inside and width >= 0 and height >= 0
+
+
 def _with_folders(
     split: str, content: dict[str, Any], missing: set[tuple[str, str]]
 ) -> dict[str, Any]:
@@ -313,5 +322,12 @@ def _with_folders(
         if (folder, each["file_name"]) not in missing
     ]
     there = {each["id"] for each in images}
-    annotations = [each for each in content["annotations"] if each["image_id"] in there]
+    annotations = [
+        each
+        for each in content["annotations"]
+        if each["image_id"] in there and _on_tile(each["bbox"])
+    ]
+    dropped = sum(not _on_tile(each["bbox"]) for each in content["annotations"])
+    if dropped:
+        log.warning("%s: %d boxes lie wholly outside their image: left out", split, dropped)
     return {"images": images, "annotations": annotations, "categories": content["categories"]}
