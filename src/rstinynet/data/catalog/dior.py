@@ -66,9 +66,9 @@ EXPECTED = {
 }
 """Published counts; boxes are known for all splits together."""
 
-WHERE = """Where it is to be had: the links on http://www.escience.cn/people/JunweiHan/DIOR.html and
-its mirrors: JPEGImages-trainval.zip, JPEGImages-test.zip, Annotations.zip and ImageSets.zip (or
-Main.zip). Unpack them into the one folder and run the same command again; what is done is kept.
+WHERE = """Where it is to be had: https://gcheng-nwpu.github.io (its entry DIOR) and mirrors of it:
+JPEGImages-trainval.zip, JPEGImages-test.zip, Annotations.zip and ImageSets.zip (or Main.zip).
+Unpack them into the one folder and run the same command again; what is done is kept.
 With --allow-missing a smaller set is made, whose numbers cannot be compared."""
 
 
