@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rstinynet.errors import UsageError
 from rstinynet.train import overrides
+from rstinynet.train.job import Job
 from rstinynet.train.recipe import RECIPES, Recipe, paper, setting_names, tiny
 
 
@@ -78,6 +82,18 @@ def test_every_setting_has_a_name_that_is_found(name):
 def test_unfit_settings_are_refused(assignment, message):
     with pytest.raises(UsageError, match=message):
         overrides.with_overrides(Recipe(), overrides.parse_assignments([assignment]))
+
+
+@pytest.mark.parametrize("licence", ["CC BY-NC-SA 4.0", "A, B and C", "none", "[x]"])
+def test_recorded_command_makes_the_same_run(licence):
+    recipe = overrides.with_overrides(
+        tiny(), {"licence": licence, "scale": "0.5, 2", "max_minutes": "3"}
+    )
+    assert recipe.licence == licence
+    words = shlex.split(Job(model="m", data=Path("a b"), out=Path("r"), recipe=recipe).command())
+    assert words[words.index("--data") + 1] == "a b"
+    given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    assert overrides.with_overrides(tiny(), overrides.parse_assignments(given)) == recipe
 
 
 def test_unknown_recipe_is_answered_with_the_nearest():

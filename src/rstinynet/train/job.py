@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +58,14 @@ class Job:
 
     def command(self) -> str:
         """The command that makes this run; the data by its folder's name only."""
-        words = ["rstinynet train", f"--model {self.model}", f"--data {self.data.name}"]
+        words = ["rstinynet", "train", "--model", self.model, "--data", self.data.name]
         if self.recipe.name in RECIPES:
-            words.append(f"--recipe {self.recipe.name}")
+            words += ["--recipe", self.recipe.name]
         if self.init is not None:
-            words.append(f"--init {Path(self.init).name}")
+            words += ["--init", Path(self.init).name]
         for key, value in overrides.differences(self.recipe).items():
-            text = "none" if value is None else str(value).replace(" ", "")
-            words.append(f"--set {key}={text}")
-        return " ".join(words)
+            text = "none" if value is None else str(value)
+            if isinstance(value, list):
+                text = ",".join(map(str, value))
+            words += ["--set", f"{key}={text}"]
+        return shlex.join(words)

@@ -124,7 +124,7 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
-    if isinstance(value, str):
+    if isinstance(value, str) and kind is not str:
         text = value
         if "," in text and not text.startswith("["):
             text = f"[{text}]"
@@ -132,8 +132,6 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
             value = None if text.lower() in ("none", "null", "") else yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UsageError(f"the value of '{name}' cannot be read: {value!r}") from error
-        if kind is str:
-            value = text
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
