@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
+from rstinynet.data.image import PERCENTILES, read_rgb
 from rstinynet.errors import DataError, UsageError
 from rstinynet.model.weights import Scaling
 from rstinynet.scenes.reader import FILL, Scene
@@ -57,6 +58,19 @@ def test_percentiles_stretch_one_band_to_three_equal_channels(
     low, high = np.percentile(array, [1, 99])
     expected = np.clip((array[..., 0].astype(float) - low) / (high - low) * 255, 0, 255)
     assert np.abs(image[..., 0] - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_training_and_inference_see_the_same_pixels(tmp_path: Path, dtype: type) -> None:
+    rng = np.random.default_rng(3)
+    array = (rng.gamma(2, 300, (64, 64, 3)) * (1, 2, 5) + (50, 400, 0)).astype(dtype)
+    if dtype is np.float32:
+        array[3, 4, 1] = np.nan
+    path = tmp_path / "a.tif"
+    assert cv2.imwrite(str(path), array[..., ::-1])
+    same = np.isfinite(array).all(axis=2)  # pixels without data are filled in scenes
+    np.testing.assert_array_equal(pixels(path)[same], read_rgb(path)[same])
+    assert (Scaling().low, Scaling().high) == PERCENTILES
 
 
 def test_fixed_and_dtype_scaling() -> None:

@@ -13,15 +13,16 @@ from rstinynet.errors import DataError
 RgbArray = npt.NDArray[np.uint8]
 """(H, W, 3) red, green, blue."""
 
-PERCENTILES = (0.5, 99.5)
-"""Of all finite values of an image that is not 8-bit: these become 0 and 255."""
+PERCENTILES = (1.0, 99.0)
+"""Of each band's finite values, where an image is not 8-bit: these become 0 and 255. Weights
+record them, and inference scales scenes alike."""
 
 
 def read_rgb(path: Path | str) -> RgbArray:
     """The image at `path` as (H, W, 3) uint8 RGB.
 
     Grey images are repeated to three channels and an alpha channel is dropped. Anything but
-    8 bits is stretched between two percentiles of its values. An EXIF orientation is not applied,
+    8 bits is stretched band by band between two percentiles of its values. An EXIF orientation is not applied,
     since annotations count the pixels as they are stored.
 
     Raises:
@@ -65,15 +66,16 @@ def to_rgb8(pixels: npt.NDArray[np.generic]) -> RgbArray:
 
 
 def _stretched(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    finite = values[np.isfinite(values)]
-    if not finite.size:
+    """Each band of (H, W) or (H, W, C) between its own percentiles, over pixels finite in all."""
+    bands = values.reshape(*values.shape[:2], -1)
+    known = bands[np.isfinite(bands).all(axis=2)]
+    if not len(known):
         return np.zeros(values.shape, np.uint8)
-    low, high = (float(limit) for limit in np.percentile(finite, PERCENTILES))
-    if high <= low:
-        low, high = float(finite.min()), float(finite.max())
-    gain = 255 / (high - low) if high > low else 0.0
-    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * gain
-    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
+    low, high = (np.asarray(limit, np.float32) for limit in np.percentile(known, PERCENTILES, 0))
+    high = np.where(high <= low, low + 1, high)
+    scaled = (bands - low) * (255 / (high - low))
+    whole = np.clip(np.nan_to_num(scaled, nan=0.0) + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(whole.reshape(values.shape), np.uint8)
 
 
 def _rgb_order(decoded: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
