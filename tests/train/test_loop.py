@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from dataclasses import replace
 
@@ -59,6 +60,7 @@ def test_run_writes_its_files(job, tmp_path):
     }
     metadata = read_metadata(job.out / "weights" / "best.safetensors")
     assert metadata.imgsz == 64
+    assert (metadata.scaling.kind, metadata.scaling.low) == ("percentile", 1.0)
     assert metadata.trained_with.startswith("rstinynet train --model yolo11n --data ")
     assert str(job.data.parent) not in metadata.trained_with
 
@@ -93,6 +95,24 @@ def test_splits_with_other_categories_are_refused(job, tmp_path):
     (tmp_path / "val.json").write_text(text.replace("vehicle", "ship"))
     with pytest.raises(DataError, match="different categories"):
         Trainer(replace(job, data=tmp_path))
+
+
+def test_validation_without_a_box_is_refused(job, tmp_path):
+    make_synthetic(tmp_path, images=2, size=64)
+    make_synthetic(tmp_path, images=2, size=64, split="val")
+    content = json.loads((tmp_path / "val.json").read_text())
+    (tmp_path / "val.json").write_text(json.dumps(content | {"annotations": []}))
+    with pytest.raises(DataError, match=r"\(val\): no annotations"):
+        Trainer(replace(job, data=tmp_path))
+
+
+def test_of_equal_epochs_the_later_one_is_kept(job, tmp_path):
+    trainer = Trainer(replace(job, out=tmp_path / "run"))
+    model = trainer.learner.ema.module
+    measured = trainer.outcome.measure(model, "")
+    for budget in ("first", "second"):
+        trainer.outcome.write(model, budget, measured=measured)
+    assert read_metadata(trainer.outcome.folder.best).budget == "second"
 
 
 def test_stream_is_the_same_from_any_start(job):

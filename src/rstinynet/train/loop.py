@@ -63,7 +63,7 @@ class Trainer:
         self.job, self.recipe = job, job.recipe
         train_set = open_split(job.data, "train")
         self.train_set = require_annotations(train_set, source=job.data)
-        self.val_set = open_split(job.data, "val")
+        self.val_set = require_annotations(open_split(job.data, "val"), source=f"{job.data} (val)")
         if self.train_set.categories != self.val_set.categories:
             raise DataError(f"{job.data}: the train and val splits have different categories")
         self.outcome = Outcome(job, train_set=self.train_set, val_set=self.val_set)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from rstinynet.data.annotations import LabelledSet
+from rstinynet.data.image import PERCENTILES
 from rstinynet.evaluate.coco import Evaluation
 from rstinynet.model.detector import DetectorModel
-from rstinynet.model.weights import WeightsMetadata, load_weights, save_weights
+from rstinynet.model.weights import Scaling, WeightsMetadata, load_weights, save_weights
 from rstinynet.train.folder import RunFolder
 from rstinynet.train.job import Job
 from rstinynet.train.validate import validate
@@ -62,7 +63,8 @@ class Outcome:
         """Write results.csv, last and, where this is the best AP yet, best."""
         self.folder.write_results(self.rows)
         save_weights(self.folder.last, model, self.metadata(budget, measured))
-        if measured is not None and _ap(measured) > self.best_ap:
+        # Of equal epochs the later one: at AP 0 the first weights would otherwise stay for good.
+        if measured is not None and _ap(measured) >= self.best_ap:
             self._take(model, budget, measured)
 
     def finish(
@@ -105,6 +107,7 @@ class Outcome:
             category_ids=tuple(category.id for category in self._train_set.categories),
             imgsz=self.job.recipe.imgsz,
             scale=self.job.recipe.inference_scale,
+            scaling=Scaling(kind="percentile", low=PERCENTILES[0], high=PERCENTILES[1]),
             licence=self.job.recipe.licence,
             data_fingerprint=self._train_set.fingerprint,
             trained_with=self.job.command(),
