@@ -100,14 +100,37 @@ def test_order_of_images_and_boxes_does_not_matter(options: LossSettings) -> Non
         torch.testing.assert_close(first, second.flip(0), rtol=1e-4, atol=1e-5)
 
 
-def test_unknown_class_has_no_class_gradient_on_its_image_only() -> None:
+def test_unknown_class_has_a_class_gradient_at_its_boxes_only() -> None:
     maps, targets = random_maps(2), two_images()
     targets.known[0, 1] = False
     losses = Criterion(STRIDES, CLASSES)(maps, targets)
-    for level in gradients(losses, maps):
-        assert not level[0, 64 + 1].any()
+    own = 0
+    for level, stride in zip(gradients(losses, maps), STRIDES, strict=True):
+        y, x = level[0, 64 + 1].nonzero(as_tuple=True)
+        own += len(x)
+        # The box of class 1 is (20, 20, 44, 36).
+        assert ((x + 0.5) * stride > 20).all()
+        assert ((x + 0.5) * stride < 44).all()
+        assert ((y + 0.5) * stride > 20).all()
+        assert ((y + 0.5) * stride < 36).all()
         assert level[0, 64].ne(0).all()
         assert level[1, 64 + 1].ne(0).all()
+    assert 0 < own <= LossSettings().topk
+
+
+def test_a_class_not_exhaustively_labelled_learns_its_labelled_objects() -> None:
+    maps = [torch.full((1, 64 + CLASSES, SIDE // s, SIDE // s), -4.0) for s in STRIDES]
+    maps = [level.requires_grad_() for level in maps]
+    targets = make_targets([[[20, 20, 28, 28]]], [[1]])
+    targets.known[0, 1] = False
+    optimizer = torch.optim.Adam(maps, lr=0.2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        Criterion(STRIDES, CLASSES)(maps, targets).total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    scores = decode([level.detach() for level in maps], STRIDES)[1][0]
+    assert scores[:, 1].max() > 0.5
+    assert scores[:, [0, 2]].max() < 0.02
 
 
 def test_a_wrong_detection_of_an_unknown_class_costs_nothing() -> None:
@@ -118,6 +141,15 @@ def test_a_wrong_detection_of_an_unknown_class_costs_nothing() -> None:
         maps[0][1, 64 + 2] += 9
     after = Criterion(STRIDES, CLASSES)(maps, targets)
     assert after.total.item() == before.total.item()
+
+
+def test_a_region_between_all_centres_silences_the_nearest_ones() -> None:
+    maps, targets = random_maps(4, 1), make_targets([[]], [[]])
+    # 2 px about (36, 36): no centre of stride 4, 8 or 16 lies in it.
+    targets.ignore[0] = torch.tensor([[35.0, 35, 37, 37]])
+    finest = gradients(Criterion(STRIDES, CLASSES)(maps, targets), maps)[0][0, 64:]
+    assert not finest[:, 8:10, 8:10].any()
+    assert (finest == 0).sum() == 4 * CLASSES
 
 
 def test_ignored_region_silences_its_background_and_keeps_its_boxes() -> None:

@@ -44,7 +44,9 @@ class Criterion:
         """The losses of one batch.
 
         Every term is divided by the sum of the batch's target scores (at least 1). Classes that
-        are unknown on an image, and unassigned anchors in an ignored region, have no class term.
+        are unknown on an image have no class term there but at the anchors of their own boxes;
+        unassigned anchors in an ignored region have none. Regions are widened as boxes are when
+        anchors are looked for, or one between all centres would ignore nothing.
 
         Args:
             maps: for each level (B, 4·16 + C, H, W).
@@ -119,12 +121,22 @@ class Criterion:
         counted_BA = torch.ones_like(logits_BAC[..., 0])
         for image, regions in enumerate(targets.ignore):
             if len(regions):
-                counted_BA[image] = (~_covered(points_A2, regions)).float()
+                wide = _at_least(regions, self.settings.min_candidate_px)
+                counted_BA[image] = (~_covered(points_A2, wide)).float()
         counted_BA[found.image, found.anchor] = 1
         counted_BAC = counted_BA[..., None] * targets.known.to(counted_BA.device)[:, None].float()
+        # A labelled object is certain even where not every object of its class is labelled.
+        counted_BAC[found.image, found.anchor, packed.labels[found.box]] = 1
         return F.binary_cross_entropy_with_logits(
             logits_BAC, wanted_BAC, weight=counted_BAC, reduction="sum"
         )
+
+
+def _at_least(regions_M4: Tensor, side: float) -> Tensor:
+    """(M, 4) the regions, sides below `side` pixels widened to it about their middle."""
+    middle = (regions_M4[:, :2] + regions_M4[:, 2:]) / 2
+    half = ((regions_M4[:, 2:] - regions_M4[:, :2]) / 2).clamp(min=side / 2)
+    return torch.cat([middle - half, middle + half], dim=1)
 
 
 def _covered(points_A2: Tensor, regions_M4: Tensor) -> Tensor:

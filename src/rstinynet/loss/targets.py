@@ -31,7 +31,8 @@ class Targets:
     labels: list[Tensor]
     """For each image (N,) class numbers, int64."""
     known: Tensor
-    """(B, C) bool: False where nobody looked for the class in the image (partial labels)."""
+    """(B, C) bool: False where nobody looked for the class in the image, or not for all of it
+    (partial labels): then only its labelled boxes teach it."""
     ignore: list[Tensor]
     """For each image (M, 4) XYXY regions where unmatched detections are no mistakes (crowds)."""
 
