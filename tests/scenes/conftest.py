@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import rasterio
 import torch
 from affine import Affine
-from scipy import ndimage
 from torch import Tensor, nn
 
 from rstinynet.model.decode import REG_MAX
@@ -51,9 +51,10 @@ class BlobModel(nn.Module):
         height, width = image_HWC.shape[0] // STRIDE, image_HWC.shape[1] // STRIDE
         sides = np.full((4, REG_MAX, height, width), -1e4, np.float32)
         classes = np.full((2, height, width), -12.0, np.float32)
-        marked, _ = ndimage.label(image_HWC.max(axis=2) > 0.6)
-        for down, across in ndimage.find_objects(marked):
-            box = np.array([across.start, down.start, across.stop, down.stop], float)
+        bright = (image_HWC.max(axis=2) > 0.6).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
+        for x, y, w, h, _ in stats[1:].tolist():
+            box = np.array([x, y, x + w, y + h], float)
             middle = (box[:2] + box[2:]) / 2
             i, j = np.minimum(middle // STRIDE, (width - 1, height - 1)).astype(int)
             point = (np.array([i, j]) + 0.5) * STRIDE
@@ -62,7 +63,7 @@ class BlobModel(nn.Module):
                 low = int(distance)
                 sides[side, low, j, i] = np.log(max(1 - (distance - low), 1e-30))
                 sides[side, low + 1, j, i] = np.log(max(distance - low, 1e-30))
-            red, green, _ = image_HWC[down, across].mean(axis=(0, 1))
+            red, green, _ = image_HWC[y : y + h, x : x + w].mean(axis=(0, 1))
             area = (box[2] - box[0]) * (box[3] - box[1])
             classes[0 if red > green + 0.2 else 1, j, i] = 1 + area / 400
         return torch.from_numpy(np.concatenate([sides.reshape(-1, height, width), classes]))
