@@ -2,17 +2,21 @@
 
 A tile answers for its core and a margin around it, so that an object on a seam is seen whole by
 at least one tile. Where two tiles report the same object, the better box stays; a box cut by a
-tile's edge yields to a whole one. Only detections that a later row of tiles can still touch are
-held for comparison.
+tile's edge yields to a whole one. Pieces of an object longer than the overlap, which no tile sees
+whole, become one box (`rstinynet.scenes.join`). Only detections that a later row of tiles can
+still touch are held for comparison.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
-from rstinynet.detections import Detections, Float32Array
+from rstinynet.detections import Detections
+from rstinynet.scenes.join import CUT_PX, Pieces, join
 from rstinynet.scenes.windows import Window
 from rstinynet.suppress import Metric, overlap
 
@@ -20,18 +24,40 @@ MERGE_IOU = 0.3
 """Overlap above which boxes of one class from two tiles are one object.
 
 Lower than within a tile: the same object's box moves by a pixel from tile to tile, which is much
-of the overlap where the object has eight, while distinct neighbours were kept apart by their own
-tile and never compete within it.
+of the overlap where the object has eight. So that a distinct neighbour is not taken for it, each
+must be the other's best match between the two tiles.
 """
-CUT_IOS = 0.6
+CUT_SHARE = 0.6
 """Share of a box cut by a tile's edge that must lie in a whole one to be part of it."""
-CUT_PX = 2.0
-"""A box that ends this close to a tile's inner edge counts as cut by it."""
 _CHUNK = 4096
+
+Bools = npt.NDArray[np.bool_]
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """Detections of several tiles and where each comes from."""
+
+    found: Detections
+    tile: Int64s
+    """(N,) number of the tile."""
+    window: npt.NDArray[np.float64]
+    """(N, 4) the tile, XYXY."""
+    cut: Bools
+    """(N, 4) whether the box ends at the tile's left, top, right, bottom edge inside the scene."""
+    alive: Bools
+    """(N,) False for one that has lost: it only shows that its like has its match already."""
+
+    def __getitem__(self, which: Bools | Int64s) -> _Held:
+        return _Held(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
 
 
 class SeamMerger:
-    """Takes the detections of tiles row by row and gives back those that are settled."""
+    """Takes the detections of tiles row by row and gives back those that are settled.
+
+    The result does not depend on the order of the tiles within a row.
+    """
 
     def __init__(
         self,
@@ -48,9 +74,7 @@ class SeamMerger:
         self._iou = iou
         self._metric: Metric = metric
         self._tiles = 0
-        self._found: list[Detections] = []
-        self._tile: list[npt.NDArray[np.int64]] = []
-        self._cut: list[npt.NDArray[np.bool_]] = []
+        self._held: list[_Held] = []
 
     def add(self, window: Window, found: Detections) -> None:
         """Take one tile's detections, in pixels of that tile."""
@@ -58,11 +82,20 @@ class SeamMerger:
         centre = (placed.boxes[:, :2] + placed.boxes[:, 2:]) / 2
         low = np.array(window.core[:2]) - self._margin
         high = np.array(window.core[2:]) + self._margin
-        own = np.asarray(((centre >= low) & (centre < high)).all(axis=1))
-        placed = placed[own]
-        self._found.append(placed)
-        self._tile.append(np.full(len(placed), self._tiles))
-        self._cut.append(self._touching(window, placed.boxes))
+        placed = placed[np.asarray(((centre >= low) & (centre < high)).all(axis=1))]
+        n = len(placed)
+        x0, y0, x1, y1 = edges = _edges(window)
+        inner = np.array([x0 > 0, y0 > 0, x1 < self._size[0], y1 < self._size[1]])
+        reach = np.array([1, 1, -1, -1]) * (placed.boxes - edges)
+        self._held.append(
+            _Held(
+                found=placed,
+                tile=np.full(n, self._tiles),
+                window=np.tile(edges, (n, 1)),
+                cut=np.asarray((reach <= CUT_PX) & inner),
+                alive=np.ones(n, bool),
+            )
+        )
         self._tiles += 1
 
     def settle(self, next_y: float | None = None) -> Detections:
@@ -70,52 +103,89 @@ class SeamMerger:
 
         Without `next_y` everything is returned.
         """
-        found = Detections.concatenate(self._found)
-        tile = np.concatenate([*self._tile, np.zeros(0, np.int64)])
-        cut = np.concatenate([*self._cut, np.zeros(0, bool)])
-        # Whole boxes come before cut ones, then the better before the worse.
-        order = np.lexsort((np.arange(len(found)), -found.scores, cut))
-        found, tile, cut = found[order], tile[order], cut[order]
-        alive = _compete(found, tile, cut, self._iou, self._metric)
-        open_ = np.zeros(len(found), bool) if next_y is None else found.boxes[:, 3] >= next_y
-        held = alive & open_
-        self._found, self._tile, self._cut = [found[held]], [tile[held]], [cut[held]]
-        return found[alive & ~open_]
+        held = _in_order(self._held)
+        open_ = np.zeros(len(held.found), bool)
+        if next_y is not None:
+            open_ = held.found.boxes[:, 3] >= next_y
+        cut = held.cut.any(axis=1)
+        alive = _compete(held, self._iou, self._metric)
+        whole = alive & ~cut
+        at = np.flatnonzero(alive & cut)
+        pieces = Pieces(held.found[at], held.tile[at], held.window[at], held.cut[at])
+        joined = join(pieces, iou=self._iou, share=CUT_SHARE)
+        alive[at] = joined.group >= 0
+        # An object waits as its pieces until the last of them is settled.
+        waiting = np.zeros(len(joined.found), bool)
+        waiting[joined.group[open_[at] & alive[at]]] = True
+        open_[at[alive[at]]] = waiting[joined.group[alive[at]]]
+        lasting = _Held(
+            found=held.found, tile=held.tile, window=held.window, cut=held.cut, alive=alive
+        )
+        self._held = [lasting[open_]]
+        return Detections.concatenate([held.found[whole & ~open_], joined.found[~waiting]])
 
-    def _touching(self, window: Window, boxes: Float32Array) -> npt.NDArray[np.bool_]:
-        """Which boxes (N, 4) end at an edge of `window` that is not the scene's."""
-        right, bottom = window.x + window.width, window.y + window.height
-        width, height = self._size
-        cut = (window.x > 0) & (boxes[:, 0] <= window.x + CUT_PX)
-        cut |= (window.y > 0) & (boxes[:, 1] <= window.y + CUT_PX)
-        cut |= (right < width) & (boxes[:, 2] >= right - CUT_PX)
-        return np.asarray(cut | ((bottom < height) & (boxes[:, 3] >= bottom - CUT_PX)))
+
+def _edges(window: Window) -> npt.NDArray[np.float64]:
+    right, bottom = window.x + window.width, window.y + window.height
+    return np.array([window.x, window.y, right, bottom], float)
 
 
-def _compete(
-    found: Detections,
-    tile: npt.NDArray[np.int64],
-    cut: npt.NDArray[np.bool_],
-    iou: float,
-    metric: Metric,
-) -> npt.NDArray[np.bool_]:
-    """(N,) which of `found`, in order of precedence, survive those of other tiles."""
-    alive = np.ones(len(found), bool)
-    if len(found) < 2:
+def _in_order(parts: list[_Held]) -> _Held:
+    """All in one, whole boxes before cut ones, then the better before the worse."""
+    held = _Held(
+        found=Detections.concatenate([part.found for part in parts]),
+        tile=np.concatenate([np.zeros(0, np.int64), *(part.tile for part in parts)]),
+        window=np.concatenate([np.zeros((0, 4)), *(part.window for part in parts)]),
+        cut=np.concatenate([np.zeros((0, 4), bool), *(part.cut for part in parts)]),
+        alive=np.concatenate([np.zeros(0, bool), *(part.alive for part in parts)]),
+    )
+    found = held.found
+    return held[np.lexsort((*found.boxes.T, -found.scores, held.cut.any(axis=1)))]
+
+
+def _compete(held: _Held, threshold: float, metric: Metric) -> Bools:
+    """(N,) which of `held`, in order of precedence, survive the whole boxes of other tiles."""
+    alive = held.alive.copy()
+    found, tile = held.found, held.tile
+    cut: Bools = np.asarray(held.cut.any(axis=1))
+    n = len(found)
+    if n < 2:
         return alive
     boxes = found.boxes.astype(np.float64)
     shapes = shapely.box(*boxes.T)
     tree = shapely.STRtree(shapes)
-    for start in range(0, len(found), _CHUNK):
+    best: list[Int64s] = []
+    beaten: list[Int64s] = []
+    for start in range(0, n, _CHUNK):
         first, second = tree.query(shapes[start : start + _CHUNK])
         first = first + start
-        rivals = (second > first) & (tile[first] != tile[second])
+        rivals = (tile[first] != tile[second]) & ~cut[first]
         rivals &= found.labels[first] == found.labels[second]
         first, second = first[rivals], second[rivals]
-        same = overlap(boxes[first], boxes[second], metric) > iou
-        same |= cut[second] & (overlap(boxes[first], boxes[second], "ios") > CUT_IOS)
-        first, second = first[same], second[same]
-        for i in np.argsort(first, kind="stable"):
-            if alive[first[i]]:
-                alive[second[i]] = False
+        value = overlap(boxes[first], boxes[second], metric)
+        over = value > threshold
+        part = cut[second] & (over | (_share(boxes[first], boxes[second]) > CUT_SHARE))
+        beaten.append(first[part] * n + second[part])
+        over &= ~cut[second]
+        first, second, value = first[over], second[over], value[over]
+        order = np.lexsort((second, -value, tile[second], first))
+        first, second = first[order], second[order]
+        new = np.ones(len(first), bool)
+        new[1:] = (np.diff(first) != 0) | (np.diff(tile[second]) != 0)
+        best.append(first[new] * n + second[new])
+    matched = np.concatenate(best)
+    first, second = np.divmod(matched, n)
+    mutual = matched[(first < second) & np.isin(second * n + first, matched)]
+    for pair in np.sort(np.concatenate([mutual, *beaten])).tolist():
+        if alive[pair // n]:
+            alive[pair % n] = False
     return alive
+
+
+def _share(whole: npt.NDArray[np.float64], cut: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(P,) how much of each box of `cut` (P, 4) lies in that of `whole` (P, 4)."""
+    low = np.maximum(whole[:, :2], cut[:, :2])
+    high = np.minimum(whole[:, 2:], cut[:, 2:])
+    area = (cut[:, 2:] - cut[:, :2]).prod(axis=1)
+    inner = np.clip(high - low, 0, None).prod(axis=1)
+    return np.asarray(np.divide(inner, area, out=np.zeros_like(inner), where=area > 0))
