@@ -108,13 +108,13 @@ class RasterSource:
         if self.width * self.height <= _WHOLE or self._file.overviews(1):
             height, width = _decimated(self.height, self.width)
             return self._read(bands, size=(height, width))
-        side, rows, columns = 256, 8, 8
+        side_y, side_x, rows, columns = min(256, self.height), min(256, self.width), 8, 8
         values, valid = [], []
-        for y in np.linspace(0, self.height - side, rows).astype(int):
-            for x in np.linspace(0, self.width - side, columns).astype(int):
-                block, known = self._read(bands, window=RasterWindow(x, y, side, side))
+        for y in np.linspace(0, self.height - side_y, rows).astype(int):
+            for x in np.linspace(0, self.width - side_x, columns).astype(int):
+                block, known = self._read(bands, window=RasterWindow(x, y, side_x, side_y))
                 values.append(block.reshape(len(bands), -1))
-                whole = np.ones(side * side, bool)
+                whole = np.ones(side_x * side_y, bool)
                 valid.append(whole if known is None else known.reshape(-1))
         return np.concatenate(values, axis=1)[:, None], np.concatenate(valid)[None]
 

@@ -1,0 +1,30 @@
+"""Percentiles of scenes too large to be read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rstinynet.model.weights import Scaling
+from rstinynet.scenes import reader
+from rstinynet.scenes.windows import Window
+
+
+@pytest.mark.parametrize("shape", [(40, 900, 1), (900, 40, 1), (300, 300, 1)])
+def test_scenes_narrower_than_a_block_are_sampled(
+    write_tiff: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, int, int],
+) -> None:
+    monkeypatch.setattr(reader, "_WHOLE", 1000)
+    values = np.random.default_rng(0).integers(100, 201, shape, dtype=np.uint16)
+    path = write_tiff(tmp_path / "a.tif", values)
+    with reader.Scene(path, scaling=Scaling(kind="percentile", low=0, high=100)) as scene:
+        assert scene.limits is not None
+        assert (scene.limits[0][0], scene.limits[1][0]) == (100, 200)
+        image = scene.read(Window(0, 0, 40, 40, (0, 0, 40, 40))).image
+    assert (image.min(), image.max()) == (0, 255)
