@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from rstinynet.model.foreign import (
     ultralytics_name,
 )
 from rstinynet.model.presets import build
+from rstinynet.train.initial import initial_model
 
 
 @pytest.fixture
@@ -102,3 +104,30 @@ def test_damaged_checkpoints(tmp_path, content):
     (tmp_path / "w.pt").write_bytes(content)
     with pytest.raises(WeightsError, match="not a readable checkpoint"):
         read_checkpoint(tmp_path / "w.pt")
+
+
+def test_torchscript_is_refused_and_never_loaded(tmp_path, monkeypatch):
+    path = tmp_path / "w.pt"
+    # torch's own serialiser is deprecated in favour of export, and still writes such files.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Conv2d(3, 4, 1)), path)
+
+    def loaded(*args, **kwargs):
+        raise AssertionError("TorchScript was loaded")
+
+    monkeypatch.setattr(torch.jit, "load", loaded)
+    with pytest.raises(WeightsError, match="TorchScript"):
+        read_checkpoint(path)
+
+
+def test_training_starts_from_a_checkpoint(look_alike, caplog):
+    state = random_state("yolo11n", 80)
+    with caplog.at_level("INFO"):
+        model = initial_model("yolo11n", 5, seed=0, init=str(look_alike(state)))
+    name = "backbone.trunk.downs.1.conv.weight"
+    assert torch.equal(model.state_dict()[name], state[ultralytics_name(name)])
+    assert "tensors come from" in caplog.text
+    assert "head.classify.0.4.bias" in caplog.text
+    with pytest.raises(WeightsError, match="only"):
+        initial_model("rs-tinynet-n", 5, seed=0, init=str(look_alike(state)))

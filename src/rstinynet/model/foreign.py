@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import re
 import types
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,6 +68,12 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {str(path)!r}")
+    if _is_torchscript(path):
+        # torch.load would hand it to torch.jit.load, past the allow-list.
+        raise WeightsError(
+            f"{path}: refused, since it is a TorchScript archive, which holds code: give the "
+            "checkpoint it was exported from"
+        )
     safe_pickle = types.ModuleType("rstinynet_safe_pickle")
     vars(safe_pickle).update(Unpickler=_TensorUnpickler, UnpicklingError=pickle.UnpicklingError)
     try:
@@ -83,6 +90,14 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     if not tensors:
         raise WeightsError(f"{path}: there are no tensors of a network in it")
     return {n: t.detach().float() if t.is_floating_point() else t for n, t in tensors.items()}
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _tensors(value: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -9,6 +9,7 @@ import torch
 
 from rstinynet.errors import WeightsError
 from rstinynet.model.detector import DetectorModel
+from rstinynet.model.foreign import initialise_from_ultralytics, read_checkpoint
 from rstinynet.model.lite0 import Lite0Backbone, imagenet_state, load_imagenet
 from rstinynet.model.presets import build
 from rstinynet.model.weights import load_weights
@@ -22,13 +23,23 @@ def initial_model(
     """The named model, its weights drawn from `seed`.
 
     A model on EfficientNet-Lite0 gets ImageNet weights; `init`, a weights file or the name of
-    shipped weights, gives every tensor that fits by name and shape.
+    shipped weights, gives every tensor that fits by name and shape. An Ultralytics checkpoint
+    (`.pt`) initialises the models yolo11*, and is read without running its code.
 
     Raises WeightsError if `init` cannot be read or nothing of it fits.
     """
     torch.manual_seed(seed)
     model = build(name, num_classes)
-    if init is not None:
+    if init is not None and Path(init).suffix == ".pt":
+        copied, left = initialise_from_ultralytics(model, read_checkpoint(init))
+        log.info(
+            "--init: %d of %d tensors come from %s; new: %s",
+            len(copied),
+            len(copied) + len(left),
+            init,
+            ", ".join(left) or "none",
+        )
+    elif init is not None:
         copy_fitting(model, init)
     elif isinstance(model.backbone, Lite0Backbone):
         load_imagenet(model.backbone.trunk, imagenet_state())
