@@ -8,6 +8,7 @@ import pytest
 
 from rstinynet.cli.main import run
 from rstinynet.data.synthetic import make_synthetic
+from rstinynet.train import loop
 
 
 def test_trains_and_prints_json(tmp_path, capsys):
@@ -46,6 +47,14 @@ def test_mistakes_are_answered(arguments, code, message, tmp_path, capsys, monke
     monkeypatch.chdir(tmp_path)
     assert run(["train", *arguments]) == code
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("given", "device"), [([], None), (["--device", "cpu"], "cpu")])
+def test_resume_leaves_the_device_unless_one_is_given(given, device, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loop, "resume", lambda run, **options: asked.append(options["device"]))
+    assert run(["train", "--resume", "somewhere", *given]) == 0
+    assert asked == [device]
 
 
 def test_a_set_without_a_box_is_refused(tmp_path, capsys):

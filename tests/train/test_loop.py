@@ -115,6 +115,20 @@ def test_of_equal_epochs_the_later_one_is_kept(job, tmp_path):
     assert read_metadata(trainer.outcome.folder.best).budget == "second"
 
 
+def test_state_of_another_device_is_taken_without_its_scaler_and_numbers(job, monkeypatch):
+    learner = Trainer(job).learner
+    state = learner.state() | {"rng_cuda": [torch.zeros(16, dtype=torch.uint8)] * 2}
+    assert state["scaler"] == {}
+    learner._scaler = torch.amp.GradScaler("cpu", enabled=True)
+    learner.device = torch.device("cuda")
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", taken.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    learner.restore(state)
+    assert taken == []
+    assert learner._scaler.get_scale() == 65536.0
+
+
 def test_stream_is_the_same_from_any_start(job):
     whole = Batches(Trainer(job).train_set, job.recipe)
     with whole:

@@ -37,7 +37,7 @@ def train(
         str | None, typer.Option(help="Weights to start from: a file or a shipped model's name.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU where there is one.")
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU where there is one; resumed: as before.")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder, with its own settings.")
@@ -79,7 +79,6 @@ def train(
     }
     given = {key: value for key, value in options.items() if value is not None}
     given |= parse_assignments(set_ or [])
-    chosen = device or _best_device()
     if resume is not None:
         refused = {"--model": model, "--out": out, "--init": init}
         extra = [name for name, value in refused.items() if value is not None]
@@ -88,7 +87,7 @@ def train(
             raise UsageError(
                 f"--resume continues a run with its own settings; leave out {', '.join(extra)}"
             )
-        metrics = loop.resume(resume, data=data, device=chosen)
+        metrics = loop.resume(resume, data=data, device=device)
     else:
         if model is None or data is None or out is None:
             raise UsageError("train needs --model, --data and --out (or --resume RUN)")
@@ -98,7 +97,7 @@ def train(
                 data=data,
                 out=out,
                 recipe=with_overrides(named_recipe(recipe), given),
-                device=chosen,
+                device=device or _best_device(),
                 init=init,
             )
         )

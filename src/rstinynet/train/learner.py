@@ -106,14 +106,15 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`."""
+        """The inverse of `state`; what belongs to another device is left as it is."""
         self.model.load_state_dict(state["model"])
         self.ema.module.load_state_dict(state["ema"])
         self.ema.updates = state["ema_updates"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"] and self._scaler.is_enabled():
+            self._scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
-        if state["rng_cuda"] and self.device.type == "cuda":
+        if self.device.type == "cuda" and len(state["rng_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["rng_cuda"])
 
     def _not_finite(self, what: str, batch: Batch) -> RSTinyNetError:

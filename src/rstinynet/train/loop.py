@@ -21,7 +21,7 @@ from rstinynet.data.augment import AugmentCounts
 from rstinynet.data.batch import Batch
 from rstinynet.data.folder import open_split
 from rstinynet.data.formats.coco import require_annotations
-from rstinynet.errors import DataError
+from rstinynet.errors import DataError, UsageError
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
 from rstinynet.train import checkpoint, schedule
@@ -48,10 +48,15 @@ def train(job: Job) -> dict[str, Any]:
 
 
 def resume(run: Path, *, data: Path | None = None, device: str | None = None) -> dict[str, Any]:
-    """Continue the run kept in the folder `run` where its newest state was saved."""
+    """Continue the run kept in the folder `run` where its newest state was saved.
+
+    On the device it was on, unless `device` is given; UsageError if there is none here.
+    """
     state = checkpoint.load(run)
     job = Job.from_values(state["job"], out=run)
     job = replace(job, data=data or job.data, device=device or job.device)
+    if job.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"there is no device {job.device} here: give --device cpu")
     trainer = Trainer(job, state)
     return trainer.run()
 
