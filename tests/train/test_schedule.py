@@ -63,3 +63,29 @@ def test_warmup_is_counted_in_epochs_or_in_batches():
 def test_progress_is_the_further_of_batches_and_time(iteration, elapsed_s, limit_s, expected):
     done = schedule.progress(iteration=iteration, total=100, elapsed_s=elapsed_s, limit_s=limit_s)
     assert done == pytest.approx(expected)
+
+
+def test_warmup_ends_with_a_tenth_of_a_run_under_a_time_limit():
+    def position(iteration, done, limited=True):
+        return schedule.warmup_position(iteration=iteration, warmup=200, done=done, limited=limited)
+
+    assert position(10, 0.05) == 100
+    assert position(20, 0.1) == 200
+    assert position(150, 0.05) == 150
+    assert position(20, 0.1, limited=False) == 20
+    recipe = replace(short(), max_minutes=5.0)
+    assert rate(recipe, 0.1, position(20, 0.1)) > 0.9 * recipe.lr0
+
+
+def test_backbone_is_frozen_for_its_share_of_a_run_under_a_time_limit():
+    def frozen(recipe, iteration, done):
+        return schedule.backbone_is_frozen(
+            recipe, iteration=iteration, batches_per_epoch=50, done=done
+        )
+
+    recipe = replace(short(), freeze_backbone_epochs=3.0)
+    assert frozen(recipe, 149, 0.5)
+    assert not frozen(recipe, 150, 0.1)
+    limited = replace(recipe, max_minutes=5.0)
+    assert frozen(limited, 10, 0.09)
+    assert not frozen(limited, 10, 0.11)

@@ -182,24 +182,35 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         self._hold_backbone()
+        position = schedule.warmup_position(
+            iteration=self.iteration,
+            warmup=self.warmup,
+            done=self.done,
+            limited=self.recipe.max_minutes is not None,
+        )
         self.rate = set_rates(
             self.learner.optimizer,
             self.recipe,
             done=self.done,
-            iteration=self.iteration,
+            iteration=position,
             warmup=self.warmup,
         )
         values = self.learner.learn(batch)
         self.sums = [sum_ + value for sum_, value in zip(self.sums, values, strict=True)]
         self.counted += 1
         self.objects += batch.counts
-        summed = schedule.accumulation(self.recipe, iteration=self.iteration, warmup=self.warmup)
+        summed = schedule.accumulation(self.recipe, iteration=position, warmup=self.warmup)
         if self.learner.unsummed >= summed or (self.iteration + 1) % self.per_epoch == 0:
             self.learner.update(batch)
 
     def _hold_backbone(self) -> None:
-        frozen_until = self.recipe.freeze_backbone_epochs * self.per_epoch
-        self.learner.hold_backbone(self.iteration < frozen_until)
+        frozen = schedule.backbone_is_frozen(
+            self.recipe,
+            iteration=self.iteration,
+            batches_per_epoch=self.per_epoch,
+            done=self.done,
+        )
+        self.learner.hold_backbone(frozen)
 
     # --- between epochs
 

@@ -6,6 +6,9 @@ import math
 
 from rstinynet.train.recipe import Recipe
 
+WARMUP_SHARE = 0.1
+"""Largest share of a run under a time limit that is warm-up."""
+
 
 def progress(*, iteration: int, total: int, elapsed_s: float, limit_s: float | None) -> float:
     """Share of the training that is done, 0 to 1: by batches, or by time where that is further.
@@ -29,6 +32,22 @@ def warmup_length(recipe: Recipe, batches_per_epoch: int) -> int:
     if recipe.warmup_iterations is not None:
         return recipe.warmup_iterations
     return round(recipe.warmup_epochs * batches_per_epoch)
+
+
+def warmup_position(*, iteration: int, warmup: int, done: float, limited: bool) -> int:
+    """How far warm-up is, in its batches: under a time limit it ends with a tenth of the run."""
+    if not limited:
+        return iteration
+    return max(iteration, math.ceil(warmup * done / WARMUP_SHARE))
+
+
+def backbone_is_frozen(
+    recipe: Recipe, *, iteration: int, batches_per_epoch: int, done: float
+) -> bool:
+    """Whether the backbone is held; under a time limit for at most the same share of the run."""
+    if recipe.max_minutes is not None and done >= recipe.freeze_backbone_epochs / recipe.epochs:
+        return False
+    return iteration < recipe.freeze_backbone_epochs * batches_per_epoch
 
 
 def accumulation(recipe: Recipe, *, iteration: int, warmup: int) -> int:
