@@ -79,6 +79,14 @@ def test_time_limit_brings_the_schedule_to_its_end(job, tmp_path):
     assert float(last["lr"]) < 0.5 * recipe.lr0
 
 
+def test_opening_line_says_how_long_mosaics_are_made(job):
+    assert "mosaic for 80 % of it" in Trainer(job)._opening()
+    without = with_overrides(job.recipe, {"mosaic_prob": 0})
+    trainer = Trainer(replace(job, recipe=without))
+    assert "mosaic off throughout" in trainer._opening()
+    assert not trainer._mosaic(0)
+
+
 def test_loss_that_is_not_finite_names_its_images(job, tmp_path):
     trainer = Trainer(replace(job, out=tmp_path / "run"))
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ def test_paper_recipe_states_the_papers_settings():
     assert (recipe.epochs, recipe.batch, recipe.imgsz) == (600, 16, 800)
     assert (recipe.optimizer, recipe.momentum, recipe.weight_decay) == ("sgd", 0.937, 5e-4)
     assert recipe.loss.nwd_weight == 0
+    assert (recipe.norm_batches, recipe.augment.min_visibility) == (0, 0.1)
+
+
+def test_mosaic_is_closed_for_a_fifth_of_a_run_at_most():
+    assert paper().mosaic_share == pytest.approx(590 / 600)
+    assert replace(paper(), epochs=10).mosaic_share == pytest.approx(0.8)
+    assert replace(paper(), close_mosaic=0).mosaic_share == 1
+    assert overrides.with_overrides(paper(), {"mosaic_prob": "0"}).mosaic_share == 0
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -74,6 +83,7 @@ def test_every_setting_has_a_name_that_is_found(name):
         ("lr0=fast", "'lr0' cannot be"),
         ("imgsz=100", "multiple of 32"),
         ("epochs=0", "at least 1"),
+        ("close_mosaic=-1", "0 or more"),
         ("optimizer=lion", "'optimizer' cannot be"),
         ("lr0", "key=value"),
         ("topk=0", "at least 1"),

@@ -135,9 +135,8 @@ class Trainer:
         self.done = max(self.done, now)
 
     def _mosaic(self, iteration: int) -> bool:
-        closed_from = 1 - self.recipe.close_mosaic / self.recipe.epochs
         planned = max(self.done if self.recipe.max_minutes else 0.0, iteration / self.total)
-        return planned < closed_from - 1e-9
+        return planned < self.recipe.mosaic_share - 1e-9
 
     # --- the run
 
@@ -288,11 +287,14 @@ class Trainer:
 
     def _opening(self) -> str:
         parameters = sum(p.numel() for p in self.learner.model.parameters())
+        share = self.recipe.mosaic_share
+        mosaic = f"mosaic for {100 * share:.0f} % of it" if share else "mosaic off throughout"
         return (
             f"{self.job.model}: {parameters / 1e6:.2f} M parameters, "
             f"{len(self.train_set)} training and {len(self.val_set)} validation images, "
             f"{self.recipe.epochs} epochs of "
             f"{self.per_epoch} batches of {self.batches.batch}, {self.recipe.imgsz} px, "
+            f"{mosaic}, "
             f"on {self.job.device}, from batch {self.iteration}"
         )
 

@@ -14,6 +14,9 @@ from rstinynet.data.augment import AugmentSettings
 from rstinynet.errors import UsageError
 from rstinynet.loss.settings import LossSettings
 
+MOSAIC_OFF_SHARE = 0.2
+"""Largest share of the epochs that `close_mosaic` may take."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -59,7 +62,8 @@ class Recipe:
     backbone_lr_factor: float = 1.0
 
     close_mosaic: float = 10
-    """Mosaic is off for this many last epochs (that share of the time under `max_minutes`)."""
+    """Mosaic is off for this many last epochs (that share of the time under `max_minutes`), but
+    for a fifth of all at most, or a short run would have none; `augment.mosaic_prob=0` has none."""
     max_minutes: float | None = None
     """Fit the schedule into this much wall-clock time, final validation included."""
     val_every: int = 1
@@ -87,6 +91,13 @@ class Recipe:
         """Side of the square training image, pixels."""
         return self.augment.imgsz
 
+    @property
+    def mosaic_share(self) -> float:
+        """Share of the run, from its start, in which mosaics are made."""
+        if not self.augment.mosaic_prob:
+            return 0.0
+        return 1 - min(self.close_mosaic / self.epochs, MOSAIC_OFF_SHARE)
+
     def __post_init__(self) -> None:
         rules: list[tuple[str, bool, str]] = [
             ("epochs", self.epochs >= 1, "at least 1"),
@@ -104,6 +115,7 @@ class Recipe:
             ("norm_batches", self.norm_batches >= 0, "0 or more"),
             ("ema_tau", self.ema_tau > 0, "positive"),
             ("backbone_lr_factor", self.backbone_lr_factor >= 0, "0 or more"),
+            ("close_mosaic", self.close_mosaic >= 0, "0 or more"),
             ("max_minutes", (self.max_minutes or 1) > 0, "positive, or none"),
             ("val_every", self.val_every >= 0, "0 or more"),
             ("val_images", (self.val_images or 1) >= 1, "at least 1, or none"),
@@ -121,8 +133,10 @@ class Recipe:
 def paper() -> Recipe:
     """The paper's training: 600 epochs of SGD at 800 px, batch 16; YOLO11's where it is silent."""
     return Recipe(
+        norm_batches=0,
         augment=AugmentSettings(
             imgsz=800,
+            min_visibility=0.1,
             scale=(0.5, 1.5),
             focus_prob=0.0,
             grey_prob=0.0,
