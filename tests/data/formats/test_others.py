@@ -118,6 +118,29 @@ def test_two_images_of_one_name_keep_both(labelled, tmp_path):
     assert len({image.path.read_bytes() for image in back.images}) == 2
 
 
+@pytest.mark.parametrize("kind", ["yolo", "voc", "dota"])
+def test_names_that_differ_in_case_or_suffix_alone_keep_their_labels(kind, labelled, tmp_path):
+    images = []
+    for number, (name, image) in enumerate(
+        zip(["a.png", "a.tif", "A.png"], labelled.images, strict=True), 1
+    ):
+        path = tmp_path / str(number) / name
+        path.parent.mkdir()
+        cv2.imwrite(str(path), cv2.imread(str(image.path)))
+        images.append(replace(image, path=path, id=number))
+    clash = replace(images[0], path=tmp_path / "4" / "a_1.png", id=4)
+    clash.path.parent.mkdir()
+    clash.path.write_bytes(images[0].path.read_bytes())
+    out = tmp_path / "out"
+    _, back = write_and_read(kind, replace(labelled, images=(*images, clash)), out)
+    stems = [image.path.stem.casefold() for image in back.images]
+    assert len(set(stems)) == 4
+    expected = sorted(image.boxes.tolist() for image in (*images, clash))
+    found = sorted(image.boxes.round(3).tolist() for image in back.images)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import struct
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -143,20 +144,23 @@ def place_images(labelled: LabelledSet, folder: Path, *, link: bool = False) -> 
     """The set with its images copied (or hard-linked, where the disk can) into one flat folder.
 
     An image that is there already with the same bytes is kept, so that an interrupted
-    copy goes on. Two images of one name get their ids into it.
+    copy goes on. Images whose names agree but for case and suffix get their ids into them.
 
     Raises:
         DataError: another image of the same name lies in the folder.
     """
-    names = [image.path.name for image in labelled.images]
-    twice = (
-        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
-    )
+    # Labels are named by the stem, and some disks do not tell upper from lower case.
+    counts = Counter(image.path.stem.casefold() for image in labelled.images)
+    taken = {stem for stem, count in counts.items() if count == 1}
     placed = []
     for image in labelled.images:
-        name = image.path.name
-        if name in twice:
-            name = f"{image.path.stem}_{image.id}{image.path.suffix}"
+        stem = image.path.stem
+        if counts[stem.casefold()] > 1:
+            stem = f"{stem}_{image.id}"
+            while stem.casefold() in taken:
+                stem += "_"
+            taken.add(stem.casefold())
+        name = stem + image.path.suffix
         target = Path(os.path.abspath(folder)) / name
         if target.is_file() and not filecmp.cmp(image.path, target, shallow=False):
             raise DataError(
