@@ -27,8 +27,25 @@ def test_forward_backward(name):
     assert all(m.shape[:2] == (2, 64 + 3) for m in levels)
     sum(m.square().mean() for m in levels).backward()
     silent = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None)]
-    # SPPF and C2PSA feed level 5 of the composite trunk, whose auxiliary head reads levels 2-4.
-    assert [n for n in silent if "auxiliary_branch" not in n] == []
+    # The auxiliary head reads the model's levels, so the branch's own level 5 may feed nothing.
+    unread = tuple(
+        f"auxiliary_branch.composite.trunk.{part}.{level}."
+        for part in ("downs", "stages")
+        for level in range(max(model.config.levels) + 1, 6)
+    )
+    assert [n for n in silent if not (unread and n.startswith(unread))] == []
+
+
+def test_auxiliary_links_read_the_trunk_without_context():
+    model = build("rs-tinynet-n", 3).train()
+    seen = {}
+    model.backbone.trunk.register_forward_hook(lambda m, x, out: seen.update(trunk=out[5].clone()))
+    model.auxiliary_branch.links.register_forward_pre_hook(
+        lambda m, given: seen.update(links=given[0][5].clone())
+    )
+    with torch.no_grad():
+        model(torch.rand(2, 3, 64, 64))
+    assert torch.equal(seen["trunk"], seen["links"])
 
 
 @pytest.mark.parametrize("name", SMALL)

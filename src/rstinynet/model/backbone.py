@@ -86,6 +86,9 @@ class Backbone(nn.Module):
         self.channels: dict[int, int] = {k: v for k, v in self.trunk.channels.items() if k > 1}
 
     def forward(self, x: Tensor) -> Pyramid:
-        pyramid: Pyramid = self.trunk(x)
-        pyramid[5] = self.context(pyramid[5])
-        return pyramid
+        return self.with_trunk(x)[0]
+
+    def with_trunk(self, x: Tensor) -> tuple[Pyramid, Pyramid]:
+        """The pyramid, and the trunk's own, whose level 5 is without context."""
+        own: Pyramid = self.trunk(x)
+        return {**own, 5: self.context(own[5])}, own

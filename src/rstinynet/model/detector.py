@@ -103,12 +103,14 @@ class DetectorModel(nn.Module):
         supervised: Pyramid | None = None
         if isinstance(self.backbone, DualBackbone):
             pyramid, supervised = self.backbone(x)
+        elif self.training and self.auxiliary_branch is not None:
+            assert isinstance(self.backbone, Backbone)
+            pyramid, own = self.backbone.with_trunk(x)
+            supervised = self.auxiliary_branch(x, own)
         else:
             pyramid = self.backbone(x)
         auxiliary = None
         if self.training and self.auxiliary_head is not None:
-            if self.auxiliary_branch is not None:
-                supervised = self.auxiliary_branch(x, pyramid)
             assert supervised is not None
             auxiliary = self.auxiliary_head([supervised[level] for level in self.config.levels])
         out: Pyramid = self.neck(pyramid)
