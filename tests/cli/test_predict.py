@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -13,15 +13,22 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from pyogrio.errors import DataSourceError
+from pyproj.exceptions import ProjError
 
 from rstinynet.cli.main import run
 from rstinynet.detections import Detections
+from rstinynet.errors import UsageError
 from rstinynet.model.weights import WeightsMetadata
 from rstinynet.scenes.detector import Detector
+from rstinynet.scenes.result import Result
 
 
 class BlobDetector(Detector):
     """Boxes of the bright blobs of 3 to 20 pixels, all of class vehicle."""
+
+    seen: ClassVar[list[dict[str, Any]]] = []
+    """The options of each call."""
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -30,6 +37,7 @@ class BlobDetector(Detector):
         )
 
     def detect_batch(self, images: Any, **options: Any) -> list[Detections]:
+        self.seen.append({"size": images[0].shape[:2]} | options)
         return [self._one(image) for image in images]
 
     def _one(self, image: np.ndarray) -> Detections:
@@ -48,6 +56,7 @@ class BlobDetector(Detector):
 
 @pytest.fixture(autouse=True)
 def _blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    BlobDetector.seen.clear()
     monkeypatch.setattr(Detector, "load", lambda *args, **options: BlobDetector())
 
 
@@ -104,6 +113,63 @@ def test_failed_sources_are_recorded_and_the_rest_go_on(
     assert "no such file" in failed["missing.tif"]
     assert "4 of 6 sources" in shown.err.replace("\n", " ")
     assert sum("counts" in record for record in summary["sources"]) == 2
+
+
+def test_options_reach_the_detector(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--conf", "0.4", "--iou", "0.3", "--max-det", "7", "--scale", "2", "--tile", "64"]
+    source = str(folder / "a.png")
+    assert run(["predict", source, "--out", str(tmp_path / "out"), *arguments]) == 0
+    expected = {"size": (64, 64), "conf": 0.4, "iou": 0.3, "max_det": 7, "scale": 2.0}
+    assert BlobDetector.seen
+    assert all(options == expected for options in BlobDetector.seen)
+
+
+def test_nothing_given_leaves_the_choice_to_the_weights(folder: Path, tmp_path: Path) -> None:
+    assert run(["predict", str(folder / "a.png"), "--out", str(tmp_path / "out")]) == 0
+    defaults = {"size": (100, 120), "conf": None, "iou": 0.6, "max_det": 1500, "scale": None}
+    assert BlobDetector.seen == [defaults]
+
+
+def test_a_source_that_the_options_do_not_suit_leaves_the_others_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    sources = [str(tmp_path / "empty"), str(folder), str(folder / "a.png"), str(folder / "*.jp2")]
+    arguments = ["--out", str(tmp_path / "out"), "--format", "geojson", "--json"]
+    assert run(["predict", *sources, *arguments]) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["failed"] == 3
+    words = {Path(r["source"]).name: r.get("error", "") for r in summary["sources"]}
+    assert "no images" in words["empty"]
+    assert "no file matches" in words["*.jp2"]
+    assert "no coordinate system" in words["a.png"]
+    assert words["a.tif"] == ""
+    assert len(BlobDetector.seen) == 1  # the picture without a place was not searched at all
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("disk full"), ProjError("no grid"), DataSourceError("locked"), UsageError("no")],
+)
+def test_an_error_in_writing_one_source_leaves_the_others_alone(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    save = Result.save
+
+    def fail(self: Result, *args: Any, **options: Any) -> dict[str, Path]:
+        if self.source.endswith(".png"):
+            raise error
+        return save(self, *args, **options)
+
+    monkeypatch.setattr(Result, "save", fail)
+    assert run(["predict", str(folder), "--out", str(tmp_path / "out"), "--json"]) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["failed"] == 1
+    assert str(error) in next(r["error"] for r in summary["sources"] if "error" in r)
 
 
 def test_options_reach_the_result(folder: Path, tmp_path: Path) -> None:

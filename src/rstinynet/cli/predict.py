@@ -72,9 +72,10 @@ def predict(
 
     Scenes larger than a tile are searched tile by tile.
 
-    A source that cannot be read is reported, the others are done; the exit code is then 3.
+    A source that cannot be used is reported, the others are done; the exit code is then 3 (2 where
+    the options suit no source).
     """
-    from rstinynet.scenes import sources
+    from rstinynet.scenes import sources, windows
     from rstinynet.scenes.detector import DEFAULT_MODEL, Detector
     from rstinynet.scenes.result import FORMATS
     from rstinynet.scenes.stream import PredictOptions, wanted_labels
@@ -94,18 +95,26 @@ def predict(
         bands=_numbers(bands),
         classes=_listed(classes),
     )
-    paths = sources.find(source)
     detector = Detector.load(model or DEFAULT_MODEL, device=device)
     wanted_labels(detector.names, options.classes)
-    summary: dict[str, Any] = {
-        "model": detector.metadata.model,
-        "names": list(detector.names),
-        "device": str(detector.device),
-        "out": str(out),
-        "sources": [],
-    }
+    windows.spans(1, options.tile or detector.metadata.imgsz, options.used_overlap(detector))
+    errors: list[Exception] = []
+    records: list[dict[str, Any]] = []
+
+    def fail(error: Exception, name: str) -> None:
+        errors.append(error)
+        records.append({"source": name, "error": _words(error, name)})
+        console.print(f"[red]failed[/] {escape(records[-1]['error'])}", soft_wrap=True)
+
+    paths: dict[Path, None] = {}
+    for named in source:
+        try:
+            paths |= dict.fromkeys(sources.find([named]))
+        except DataError as error:
+            fail(error, named)
     with _progress(console) as progress:
-        for image_id, (path, name) in enumerate(zip(paths, sources.names(paths), strict=True), 1):
+        names = sources.names(list(paths))
+        for image_id, (path, name) in enumerate(zip(paths, names, strict=True), 1):
             task = progress.add_task(escape(path.name), total=None)
 
             def advance(done: int, total: int, task: Any = task) -> None:
@@ -114,22 +123,37 @@ def predict(
             try:
                 output = Output(folder=out, name=name, formats=formats, image_id=image_id)
                 record = search(detector, path, options=options, output=output, progress=advance)
-            except (DataError, OSError) as error:
-                record = {"source": str(path), "error": _words(error, path)}
-                console.print(f"[red]failed[/] {escape(record['error'])}", soft_wrap=True)
+            except _one_sources_errors() as error:
+                fail(error, str(path))
             else:
                 console.print(_line(record), soft_wrap=True)
+                records.append(record)
             progress.remove_task(task)
-            summary["sources"].append(record)
-    failed = [record for record in summary["sources"] if "error" in record]
-    summary["failed"] = len(failed)
     if json:
+        summary = {
+            "model": detector.metadata.model,
+            "names": list(detector.names),
+            "device": str(detector.device),
+            "out": str(out),
+            "sources": records,
+            "failed": len(errors),
+        }
         print(json_text.dumps(summary))
-    if failed:
-        raise DataError(
-            f"{len(failed)} of {len(paths)} sources could not be used: "
-            + ", ".join(record["source"] for record in failed)
+    if errors:
+        of_use = len(errors) < len(records) or not all(isinstance(e, UsageError) for e in errors)
+        raise (DataError if of_use else UsageError)(
+            f"{len(errors)} of {len(records)} sources could not be used: "
+            + ", ".join(record["source"] for record in records if "error" in record)
         )
+
+
+def _one_sources_errors() -> tuple[type[Exception], ...]:
+    """What can go wrong with one source, in reading, placing or writing."""
+    from pyogrio.errors import DataLayerError, DataSourceError
+    from pyproj.exceptions import ProjError
+    from rasterio.errors import RasterioError
+
+    return (RSTinyNetError, OSError, ProjError, DataSourceError, DataLayerError, RasterioError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +178,14 @@ def search(
     progress: Tiles | None = None,
 ) -> dict[str, Any]:
     """Search one source, write its files, and describe both as the JSON summary does."""
-    from rstinynet.scenes import stream
+    from rstinynet.scenes import stream, writers
+    from rstinynet.scenes.reader import Scene
 
     start = time.perf_counter()
+    if "geojson" in (output.formats or ()):
+        # Before a search that may take an hour.
+        with Scene(path, bands=options.bands) as scene:
+            writers.required_crs(scene.source.name, scene.source.crs)
     result = stream.predict(detector, path, options, progress=progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -206,9 +235,9 @@ def _line(record: dict[str, Any]) -> str:
     )
 
 
-def _words(error: Exception, path: Path) -> str:
+def _words(error: Exception, source: str) -> str:
     text = str(error)
-    return text if isinstance(error, RSTinyNetError) else f"{path}: {text}"
+    return text if isinstance(error, RSTinyNetError) else f"{source}: {text}"
 
 
 def _listed(text: str | None) -> list[str] | None:

@@ -81,6 +81,12 @@ class PredictOptions:
         if self.metric not in ("iou", "ios"):
             raise UsageError(f"metric must be 'iou' or 'ios', not {self.metric!r}")
 
+    def used_overlap(self, detector: Detector) -> int:
+        """The overlap in pixels; the default becomes less where tiles are small."""
+        if self.overlap != DEFAULT_OVERLAP:
+            return self.overlap
+        return min(self.overlap, (self.tile or detector.metadata.imgsz) // 2)
+
 
 def predict(
     detector: Detector,
@@ -136,9 +142,7 @@ def _search(
     progress: Progress,
 ) -> Detections:
     tile = options.tile or detector.metadata.imgsz
-    overlap = options.overlap
-    if overlap == DEFAULT_OVERLAP:
-        overlap = min(overlap, tile // 2)
+    overlap = options.used_overlap(detector)
     grid = {"tile": tile, "overlap": overlap}
     total = windows.count(scene.width, scene.height, **grid)
     merger = SeamMerger(

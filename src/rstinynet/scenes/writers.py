@@ -25,6 +25,8 @@ from rstinynet.scenes import georef
 from rstinynet.scenes.palette import colour_of
 
 if TYPE_CHECKING:
+    from pyproj import CRS
+
     from rstinynet.scenes.result import Result
 
 LAYER = "detections"
@@ -106,12 +108,9 @@ def write_geojson(result: Result, path: Path) -> None:
 
     Raises UsageError without a CRS, since the format has no other coordinates.
     """
-    if result.transform is None or result.crs is None:
-        raise UsageError(
-            f"{result.source} has no coordinate system, which GeoJSON needs: use csv, coco or gpkg"
-        )
+    crs = required_crs(result.source, None if result.transform is None else result.crs)
     ground = georef.corners(result.detections.boxes, result.transform)
-    shapes = georef.polygons(georef.to_lonlat(ground, result.crs))
+    shapes = georef.polygons(georef.to_lonlat(ground, crs))
     rings = shapely.get_coordinates(shapes).reshape(len(shapes), 5, 2).round(7)
     columns = attributes(result)
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -129,6 +128,15 @@ def write_geojson(result: Result, path: Path) -> None:
     ]
     text = '{"type": "FeatureCollection", "features": [\n' + ",\n".join(features) + "\n]}\n"
     write_bytes(path, text.encode())
+
+
+def required_crs(source: str, crs: CRS | None) -> CRS:
+    """`crs`; UsageError where `source` has none and GeoJSON is wanted."""
+    if crs is None:
+        raise UsageError(
+            f"{source} has no coordinate system, which GeoJSON needs: use csv, coco or gpkg"
+        )
+    return crs
 
 
 def write_csv(result: Result, path: Path) -> None:
