@@ -11,9 +11,11 @@ import typer
 from typer.testing import CliRunner
 
 from rstinynet.cli.val import val
+from rstinynet.detections import Detections
 from rstinynet.errors import DataError, UsageError
 from rstinynet.model.presets import build
 from rstinynet.model.weights import WeightsMetadata, save_weights
+from rstinynet.scenes.detector import Detector
 
 SEVEN = ["ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m"]
 SIZES = {4: (64, 96), 9: (64, 64), 12: (64, 96)}
@@ -128,10 +130,30 @@ def test_a_model_is_scored_and_its_predictions_score_the_same(data, weights, tmp
         ("--model", "a", "--max-det", 0),
         ("--model", "a", "--scale", 0),
         ("--model", "a", "--scale", "nan"),
+        ("--model", "a", "--iou", 1.5),
+        ("--model", "a", "--iou", -0.1),
+        ("--model", "a", "--iou", "nan"),
     ],
 )
 def test_options_that_make_no_sense_are_usage_errors(data, arguments):
     assert isinstance(run("--data", data, *arguments).exception, UsageError)
+
+
+@pytest.mark.parametrize(("max_det", "cap"), [(1500, 3000), (10, 3000), (2000, 4000)])
+def test_the_detector_gives_more_than_a_class_may_count(data, weights, monkeypatch, max_det, cap):
+    seen = []
+
+    def detect_batch(self, images, **options):
+        seen.append(options)
+        return [Detections.empty() for _ in images]
+
+    monkeypatch.setattr(Detector, "detect_batch", detect_batch)
+    arguments = ("--model", weights, "--max-det", max_det, "--iou", 0.5, "--scale", 2, "--json")
+    report = json.loads(run("--data", data, *arguments, "--device", "cpu").stdout)
+    assert report["settings"]["max_det"] == max_det
+    assert report["settings"]["max_det_of_image"] == cap
+    assert len(seen) == len(SIZES)
+    assert seen[0] == {"conf": 0.001, "iou": 0.5, "max_det": cap, "scale": 2.0}
 
 
 def test_results_of_another_split_and_images_of_another_size_are_data_errors(

@@ -34,7 +34,7 @@ def val(
         float, typer.Option(help="Overlap above which the weaker of two boxes is dropped.")
     ] = 0.6,
     max_det: Annotated[
-        int, typer.Option(help="Most detections of an image, and of each class in the score.")
+        int, typer.Option(help="Most detections of each class on an image in the score.")
     ] = 1500,
     scale: Annotated[
         float | None, typer.Option(help="Resize factor of images; default: the weights' own.")
@@ -55,7 +55,8 @@ def val(
     from rstinynet.evaluate.coco import evaluate
     from rstinynet.evaluate.report import table
 
-    _check(model, predictions, save_predictions, batch=batch, max_det=max_det, scale=scale)
+    _check(model, predictions, save_predictions)
+    _check_numbers(batch=batch, max_det=max_det, scale=scale, iou=iou)
     messages = Console(stderr=True)
     labelled = require_annotations(open_split(data, split), source=data)
     extra: dict[str, Any] = {"data": str(data), "split": split}
@@ -66,17 +67,20 @@ def val(
         extra["predictions"] = str(predictions)
     else:
         from rstinynet.evaluate.results import write_results
+        from rstinynet.evaluate.run import detector_cap
         from rstinynet.scenes.detector import Detector
 
         assert model is not None
         detector = Detector.load(model, device=device)
-        options = {"conf": conf, "iou": iou, "max_det": max_det, "scale": scale}
+        cap = detector_cap(max_det)
+        options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scale}
         found, missing = _find(detector, labelled, options, batch=batch, messages=messages)
         if save_predictions is not None:
             write_results(save_predictions, found, labelled)
         evaluation = evaluate(labelled, found, max_det=max_det)
         extra |= {"model": model, "architecture": detector.metadata.model}
-        extra |= {"conf": conf, "iou": iou, "classes_missing_in_model": missing}
+        extra |= {"conf": conf, "iou": iou, "max_det_of_image": cap}
+        extra |= {"classes_missing_in_model": missing}
         extra["scale"] = detector.metadata.scale if scale is None else scale
     report = evaluation.as_dict()
     report["settings"] |= extra
@@ -92,10 +96,6 @@ def _check(
     model: str | None,
     predictions: Path | None,
     save_predictions: Path | None,
-    *,
-    batch: int,
-    max_det: int,
-    scale: float | None,
 ) -> None:
     from rstinynet.errors import UsageError
 
@@ -103,6 +103,13 @@ def _check(
         raise UsageError("val needs either --model WEIGHTS or --predictions FILE, and not both")
     if predictions is not None and save_predictions is not None:
         raise UsageError("--save-predictions writes what a model found; give it with --model")
+
+
+def _check_numbers(*, batch: int, max_det: int, scale: float | None, iou: float) -> None:
+    from rstinynet.errors import UsageError
+
+    if not 0 <= iou <= 1:
+        raise UsageError(f"--iou must lie in [0, 1], not {iou}")
     for name, value in {"--batch": batch, "--max-det": max_det}.items():
         if value < 1:
             raise UsageError(f"{name} must be at least 1, not {value}")

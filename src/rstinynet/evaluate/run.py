@@ -16,6 +16,15 @@ from rstinynet.errors import DataError
 Image = npt.NDArray[np.uint8]
 Detect = Callable[[Sequence[Image]], list[Detections]]
 """Finds the objects of RGB images (H, W, 3) of one size."""
+LEAST_CANDIDATES = 3000
+
+
+def detector_cap(max_det: int) -> int:
+    """Most detections of an image, all classes, to ask for where `max_det` of each class count.
+
+    Twice as many, so that a frequent class on a crowded image does not crowd the others out.
+    """
+    return max(LEAST_CANDIDATES, 2 * max_det)
 
 
 class Progress(Protocol):
