@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from rstinynet.data.annotations import Category, LabelledImage, LabelledSet
 from rstinynet.detections import Detections
-from rstinynet.evaluate.thresholds import best_thresholds
+from rstinynet.evaluate.thresholds import DEFAULT_CONF, best_thresholds
 
 
 def image(id_, boxes, *, labels=None, crowd=None, known=(True,)):
@@ -66,10 +67,23 @@ def test_unknown_classes_and_crowds_count_neither_way():
     )
     detections = {1: found([FAR, A], [0.9, 0.5]), 2: found([A], [0.99])}
     result = best_thresholds(images, detections)[0]
-    assert (result.conf, result.precision, result.recall) == (0.5, 1.0, 1.0)
+    assert (result.conf, result.precision, result.recall) == (pytest.approx(0.5), 1.0, 1.0)
 
 
-def test_nothing_found_keeps_nothing():
+def test_nothing_found_takes_the_default():
     for detections in ({}, {1: found([FAR], [0.9])}, {1: Detections.empty()}):
         result = best_thresholds(labelled(image(1, [A])), detections)[0]
-        assert (result.conf, result.f1) == (1.0, 0.0)
+        assert (result.conf, result.f1) == (DEFAULT_CONF, 0.0)
+
+
+def test_the_detection_at_the_threshold_is_kept():
+    scores = np.array([0.9, 0.7, 0.1], np.float32)
+    result = best_thresholds(labelled(image(1, [A, B])), {1: found([A, B, FAR], scores)})[0]
+    assert (scores > np.float32(result.conf)).tolist() == [True, True, False]
+    assert (result.precision, result.recall) == (1.0, 1.0)
+
+
+def test_objects_where_not_all_are_labelled_do_not_lower_recall():
+    partly = replace(image(2, [A, B]), exhaustive=np.array([False]))
+    result = best_thresholds(labelled(image(1, [A]), partly), {1: found([A], [0.9])})[0]
+    assert (result.precision, result.recall) == (1.0, 1.0)

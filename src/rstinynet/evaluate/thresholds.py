@@ -1,5 +1,7 @@
 """The confidence of each class at which precision and recall are best balanced (largest F1).
 
+A class of which nothing right was found has no such point and gets `DEFAULT_CONF`.
+
 Matching is COCO's at one IoU: detections by falling score take the unmatched object they overlap
 most. Classes that an image does not know, and detections on regions to ignore, count neither way.
 """
@@ -16,13 +18,17 @@ from rstinynet.boxes import area, pairwise_iou
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.detections import Detections, Float32Array
 
+DEFAULT_CONF = 0.25
+"""Confidence of a class of which nothing right was found, which has no best working point."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
     """The best working point of one class."""
 
     conf: float
-    """Detections that score at least this are kept; 1 where nothing right was found."""
+    """Detections that score more than this are kept, as the detector does: the next number below
+    the score of the last one kept. `DEFAULT_CONF` where nothing right was found."""
     precision: float
     recall: float
 
@@ -44,9 +50,9 @@ def best_thresholds(
         objects = 0
         for image in labelled.images:
             mine = image.labels == label
-            objects += int((mine & ~image.crowd).sum())
             if not (image.known[label] and image.exhaustive[label]):
                 continue
+            objects += int((mine & ~image.crowd).sum())
             detections = found.get(image.id, Detections.empty())
             detections = detections[detections.labels == label].sorted_by_score()
             verdict, counts = _judge(detections.boxes, image, mine, iou)
@@ -85,11 +91,11 @@ def _best(
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(hit[order])
     if not objects or not len(hits) or not hits[-1]:
-        return Threshold(conf=1.0, precision=0.0, recall=0.0)
+        return Threshold(conf=DEFAULT_CONF, precision=0.0, recall=0.0)
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
     at = int(f1.argmax())
     return Threshold(
-        conf=float(score[order[at]]),
+        conf=float(np.nextafter(score[order[at]], np.float32(0))),
         precision=float(hits[at] / (at + 1)),
         recall=float(hits[at] / objects),
     )
