@@ -37,7 +37,10 @@ def train(
         str | None, typer.Option(help="Weights to start from: a file or a shipped model's name.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU where there is one; resumed: as before.")
+        str | None,
+        typer.Option(
+            help="cpu, cuda, cuda:1; default: a GPU where there is one; resumed: as before."
+        ),
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder, with its own settings.")

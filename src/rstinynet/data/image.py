@@ -22,8 +22,8 @@ def read_rgb(path: Path | str) -> RgbArray:
     """The image at `path` as (H, W, 3) uint8 RGB.
 
     Grey images are repeated to three channels and an alpha channel is dropped. Anything but
-    8 bits is stretched band by band between two percentiles of its values. An EXIF orientation is not applied,
-    since annotations count the pixels as they are stored.
+    8 bits is stretched band by band between two percentiles of its values. An EXIF orientation
+    is not applied, since annotations count the pixels as they are stored.
 
     Raises:
         DataError: the file is missing, empty, cut short or not an image.
