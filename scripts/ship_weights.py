@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 from rstinynet.data.folder import open_split
-from rstinynet.evaluate.coco import evaluate
-from rstinynet.evaluate.run import find_objects
+from rstinynet.evaluate.coco import MAX_DET, evaluate
+from rstinynet.evaluate.run import detector_cap, find_objects
 from rstinynet.evaluate.thresholds import best_thresholds
 from rstinynet.model.weights import WeightsMetadata, load_weights, save_weights
 from rstinynet.scenes.detector import Detector
@@ -29,7 +29,10 @@ HEADLINES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
 def measure(detector: Detector, labelled, scale: float):
     """What is found on the split at this resize factor, and its evaluation."""
     found = find_objects(
-        lambda images: detector.detect_batch(images, conf=LEAST_CONF, scale=scale), labelled
+        lambda images: detector.detect_batch(
+            images, conf=LEAST_CONF, max_det=detector_cap(MAX_DET), scale=scale
+        ),
+        labelled,
     )
     return found, evaluate(labelled, found)
 
