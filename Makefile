@@ -30,7 +30,7 @@ clean:
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing rs-tinynet into .venv (a few minutes the first time)"
