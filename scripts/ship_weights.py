@@ -41,7 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.25, 1.5])
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--trained-with", help="the command, where the run recorded it wrongly")
+    parser.add_argument("--budget", help="machine and time, where the run knows them less well")
     options = parser.parse_args()
     labelled = open_split(options.data, "val")
     model, metadata = load_weights(options.weights)
@@ -68,6 +70,8 @@ def main() -> None:
             "conf": min(point.conf for point in thresholds),
             "class_conf": tuple(point.conf for point in thresholds),
             "metrics": {key: report[key] for key in HEADLINES},
+            "trained_with": options.trained_with or metadata.trained_with,
+            "budget": options.budget or metadata.budget,
         }
     )
     path = SHIPPED / f"{metadata.model}.safetensors"
