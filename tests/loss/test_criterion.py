@@ -118,6 +118,21 @@ def test_unknown_class_has_a_class_gradient_at_its_boxes_only() -> None:
     assert 0 < own <= LossSettings().topk
 
 
+def test_an_exclusive_object_is_of_no_unknown_class() -> None:
+    maps, targets = random_maps(2), make_targets([[[20, 20, 44, 36]]], [[1]])
+    maps = [level[:1].detach().requires_grad_() for level in maps]
+    targets.known[0, 2] = False
+    open_, exclusive = LossSettings(), LossSettings(exclusive_classes=True)
+    touched = {}
+    for settings in (open_, exclusive):
+        losses = Criterion(STRIDES, CLASSES, settings)(maps, targets)
+        unknown = [level[0, 64 + 2] for level in gradients(losses, maps)]
+        touched[settings] = sum(int(level.ne(0).sum()) for level in unknown)
+        assert all((level >= 0).all() for level in unknown)
+    assert touched[open_] == 0
+    assert 0 < touched[exclusive] <= exclusive.topk
+
+
 def test_a_class_not_exhaustively_labelled_learns_its_labelled_objects() -> None:
     maps = [torch.full((1, 64 + CLASSES, SIDE // s, SIDE // s), -4.0) for s in STRIDES]
     maps = [level.requires_grad_() for level in maps]

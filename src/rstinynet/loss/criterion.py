@@ -126,7 +126,10 @@ class Criterion:
         counted_BA[found.image, found.anchor] = 1
         counted_BAC = counted_BA[..., None] * targets.known.to(counted_BA.device)[:, None].float()
         # A labelled object is certain even where not every object of its class is labelled.
-        counted_BAC[found.image, found.anchor, packed.labels[found.box]] = 1
+        if self.settings.exclusive_classes:
+            counted_BAC[found.image, found.anchor] = 1
+        else:
+            counted_BAC[found.image, found.anchor, packed.labels[found.box]] = 1
         return F.binary_cross_entropy_with_logits(
             logits_BAC, wanted_BAC, weight=counted_BAC, reduction="sum"
         )

@@ -31,6 +31,9 @@ class LossSettings:
     score_floor: float = 0.1
     """Least target score of a box's best anchor. Where it is 0, a box that no prediction overlaps
     teaches nothing, and tiny boxes are such boxes for long."""
+    exclusive_classes: bool = False
+    """A labelled object is of no other class, also of none that is unknown on its image. For sets
+    merged of parts that label one class each, whose classes do not overlap in meaning."""
     nwd_weight: float = 0.5
     """Share of the normalised Wasserstein distance in an overlap; the rest is CIoU. 0 = off."""
     nwd_constant: float = 12.8
