@@ -10,14 +10,29 @@ from rstinynet.model.decode import decode
 from rstinynet.model.presets import NAMES, build, config
 
 SMALL = [name for name in NAMES if name.endswith(("-n", "11n", "n-p2", "-lite"))]
+OTHER_LEVELS = [name for name in NAMES if "lite-p" in name or "rs-tinynet-n-p" in name]
 
 
 def test_the_family_is_complete():
-    assert len(NAMES) == 5 * (2 + 7 + 1) + 1
+    assert len(NAMES) == 5 * (2 + 7 + 1) + 1 + 6 * 3
     assert len(SMALL) == 2 + 7 + 1 + 1
+    assert len(OTHER_LEVELS) == 2 * 3
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("rs-tinynet-lite", (4, 8, 16)),
+        ("rs-tinynet-lite-p2p5", (4, 8, 16, 32)),
+        ("rs-tinynet-lite-p3p4", (8, 16)),
+        ("rs-tinynet-n-p3p5", (8, 16, 32)),
+    ],
+)
+def test_a_models_name_says_its_levels(name, strides):
+    assert config(name, 3).strides == strides
+
+
+@pytest.mark.parametrize("name", [*SMALL, *OTHER_LEVELS])
 def test_forward_backward(name):
     torch.manual_seed(0)
     model = build(name, 3).train()

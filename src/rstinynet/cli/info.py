@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,10 +106,7 @@ def _print_models(json: bool) -> None:
 
 def _family(name: str) -> str:
     """A name without its scale: yolo11m-p2 is of yolo11-p2, paper-full-m of paper-full."""
-    stem, _, last = name.rpartition("-")
-    if len(last) == 1:
-        return stem
-    return f"yolo11{name[7:]}" if name.startswith("yolo11") else name
+    return re.sub(r"(?<=^yolo11)[nsmlx]|-[nsmlx](?=-|$)", "", name)
 
 
 def _print_description(described: dict[str, Any]) -> None:

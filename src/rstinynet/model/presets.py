@@ -3,7 +3,8 @@
 `yolo11{n,s,m,l,x}` the baseline; `yolo11{..}-p2` the control with a stride-4 level;
 `paper-{mdca,arb,pfdh,mdca-arb,arb-pfdh,mdca-pfdh,full}-{n,s,m,l,x}` the rows of the paper's
 Table III (parameter counts at scale m in docs/models.md); `rs-tinynet-{n,s,m,l,x}` ours;
-`rs-tinynet-lite` ours on an ImageNet-initialised EfficientNet-Lite0.
+`rs-tinynet-lite` ours on an ImageNet-initialised EfficientNet-Lite0; `-p2p5`, `-p3p4`, `-p3p5`
+after a name of ours: on these levels instead of P2 to P4.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from rstinynet.model.config import MDCAConfig, ModelConfig, PFDHConfig, Scale
 from rstinynet.model.detector import DetectorModel
 
 _P2 = (2, 3, 4, 5)
+_OURS = (2, 3, 4)
+_OTHER_LEVELS: dict[str, tuple[int, ...]] = {"p2p5": _P2, "p3p4": (3, 4), "p3p5": (3, 4, 5)}
+"""What our models are trained on to see what a level is worth (benchmarks/switches.py)."""
 _FUSION_WIDTHS = {2: 16, 3: 32, 4: 64, 5: 64}
 """PFDH's inner widths at scale m. Ours keep them at every scale: scale n would fuse 4 channels."""
 
@@ -51,9 +55,8 @@ def paper(scale: Scale, num_classes: int, modules: frozenset[str]) -> ModelConfi
     )
 
 
-def rs_tinynet(scale: Scale, num_classes: int) -> ModelConfig:
+def rs_tinynet(scale: Scale, num_classes: int, levels: tuple[int, ...] = _OURS) -> ModelConfig:
     """Ours: levels 2 to 4, MDCA on each, PFDH 64 wide, the auxiliary branch in training only."""
-    levels = (2, 3, 4)
     return ModelConfig(
         scale=scale,
         num_classes=num_classes,
@@ -64,9 +67,8 @@ def rs_tinynet(scale: Scale, num_classes: int) -> ModelConfig:
     )
 
 
-def rs_tinynet_lite(num_classes: int) -> ModelConfig:
+def rs_tinynet_lite(num_classes: int, levels: tuple[int, ...] = _OURS) -> ModelConfig:
     """Ours at scale n on EfficientNet-Lite0, for small data and small machines."""
-    levels = (2, 3, 4)
     return ModelConfig(
         scale="n",
         num_classes=num_classes,
@@ -90,12 +92,16 @@ PAPER_ROWS: dict[str, frozenset[str]] = {
 
 def _presets() -> dict[str, Callable[[int], ModelConfig]]:
     named: dict[str, Callable[[int], ModelConfig]] = {"rs-tinynet-lite": rs_tinynet_lite}
+    for suffix, levels in _OTHER_LEVELS.items():
+        named[f"rs-tinynet-lite-{suffix}"] = partial(rs_tinynet_lite, levels=levels)
     for scale in get_args(Scale):
         named[f"yolo11{scale}"] = partial(yolo11, scale)
         named[f"yolo11{scale}-p2"] = partial(yolo11_p2, scale)
         for row, modules in PAPER_ROWS.items():
             named[f"paper-{row}-{scale}"] = partial(paper, scale, modules=modules)
         named[f"rs-tinynet-{scale}"] = partial(rs_tinynet, scale)
+        for suffix, levels in _OTHER_LEVELS.items():
+            named[f"rs-tinynet-{scale}-{suffix}"] = partial(rs_tinynet, scale, levels=levels)
     return named
 
 
