@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 
 from rstinynet.data.image import read_rgb
 from rstinynet.errors import DataError
@@ -79,3 +81,25 @@ def test_a_truncated_file_is_an_error_not_a_half_grey_image(tmp_path, suffix, sh
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(DataError, match=f"a{suffix}"):
         read_rgb(path)
+
+
+def test_the_first_three_of_many_bands_are_the_colours(tmp_path):
+    bands = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
+    path = tmp_path / "rgbn.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=6, height=5, count=4, dtype="uint8",
+        photometric="MINISBLACK", crs="EPSG:32632", transform=Affine(1, 0, 5, 0, -1, 5),
+    ) as raster:  # fmt: skip
+        raster.write(bands)
+    np.testing.assert_array_equal(read_rgb(path), np.moveaxis(bands[:3], 0, 2))
+
+
+def test_a_palette_gives_its_colours(tmp_path):
+    path = tmp_path / "palette.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=2, height=1, count=1, dtype="uint8",
+        photometric="PALETTE", crs="EPSG:32632", transform=Affine(1, 0, 5, 0, -1, 5),
+    ) as raster:  # fmt: skip
+        raster.write(np.array([[[0, 1]]], np.uint8))
+        raster.write_colormap(1, {0: (10, 20, 30, 255), 1: (200, 100, 50, 255)})
+    np.testing.assert_array_equal(read_rgb(path), [[[10, 20, 30], [200, 100, 50]]])

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from rstinynet.errors import DataError
 
 RgbArray = npt.NDArray[np.uint8]
 """(H, W, 3) red, green, blue."""
+
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of TIFF and BigTIFF files of either byte order."""
 
 PERCENTILES = (1.0, 99.0)
 """Of each band's finite values, where an image is not 8-bit: these become 0 and 255. Weights
@@ -42,6 +49,10 @@ def read_rgb(path: Path | str) -> RgbArray:
             f"image is cut short: {path} ({len(content)} bytes, its end marker is missing); "
             "copy or download it again"
         )
+    if content[:4] in TIFF_HEADS:
+        bands = _tiff_bands(path)
+        if bands is not None:
+            return to_rgb8(bands)
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -52,6 +63,24 @@ def read_rgb(path: Path | str) -> RgbArray:
             "JPEG, PNG and TIFF with 1, 3 or 4 bands can be read"
         )
     return to_rgb8(_rgb_order(np.asarray(decoded)))
+
+
+def _tiff_bands(path: Path) -> npt.NDArray[np.generic] | None:
+    """The first three bands of a TIFF (H, W, 3), or its one band (H, W).
+
+    OpenCV would give one band of what is not tagged as RGB, and warn of each georeference. None
+    for what it reads better: colours by palette, and what GDAL cannot read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as raster:
+                if raster.colorinterp[0] == ColorInterp.palette:
+                    return None
+                bands = raster.read([1, 2, 3] if raster.count >= 3 else [1])
+    except RasterioError:
+        return None
+    return np.asarray(np.moveaxis(bands, 0, 2) if len(bands) == 3 else bands[0])
 
 
 def to_rgb8(pixels: npt.NDArray[np.generic]) -> RgbArray:
