@@ -154,3 +154,15 @@ def test_no_split_at_all(tmp_path, capsys):
     code, _, err = run(capsys, "stats", tmp_path)
     assert code == 3
     assert "no train, val or test" in err
+
+
+def test_check_asks_for_the_anchors_of_named_models(folder, capsys):
+    _, out, _ = run(
+        capsys, "check", folder, "--json", "--model", "yolo11n", "--model", "yolo11n-p2"
+    )
+    shares = json.loads(out)["stats"]["train"]["no_anchor"]
+    assert list(shares) == ["yolo11n", "yolo11n-p2"]
+    assert shares["yolo11n"] >= shares["yolo11n-p2"]
+    code, _, err = run(capsys, "check", folder, "--model", "yolo11q")
+    assert code == 2
+    assert "did you mean yolo11" in err

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from rstinynet.data.catalog.prepared import Prepared, Progress
-    from rstinynet.data.check import Report
-    from rstinynet.data.stats import Stats
+from rstinynet.cli.data_show import Bar, print_json, print_prepared, print_report, print_stats
 
 data = typer.Typer(no_args_is_help=True)
 prepare = typer.Typer(no_args_is_help=True)
@@ -27,6 +22,9 @@ class Kind(StrEnum):
     yolo = "yolo"
     voc = "voc"
     dota = "dota"
+    csv = "csv"
+    geojson = "geojson"
+    gpkg = "gpkg"
 
 
 class Release(StrEnum):
@@ -47,7 +45,10 @@ Data = Annotated[
     Path, typer.Argument(help="Folder with {train,val,test}.json and images/, or a data.yaml.")
 ]
 AnyData = Annotated[
-    Path, typer.Argument(help="COCO or YOLO data set, VOC folder or DOTA folder; told by layout.")
+    Path,
+    typer.Argument(
+        help="COCO, YOLO, VOC, DOTA, CSV, GeoJSON or GeoPackage data; told by its layout."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -75,7 +76,7 @@ def aitod(
     """AI-TOD, from AI-TOD_wo_xview, the annotations and xView's training scenes."""
     from rstinynet.data.catalog.aitod import prepare_aitod
 
-    with _Bar() as bar:
+    with Bar() as bar:
         made = prepare_aitod(
             parts,
             out,
@@ -84,7 +85,7 @@ def aitod(
             allow_missing=allow_missing,
             progress=bar,
         )
-    _print_prepared(made, json_)
+    print_prepared(made, json_)
 
 
 @prepare.command()
@@ -97,9 +98,9 @@ def dior(
     """DIOR, from its images, horizontal boxes and lists."""
     from rstinynet.data.catalog.dior import prepare_dior
 
-    with _Bar() as bar:
+    with Bar() as bar:
         made = prepare_dior(root, out, allow_missing=allow_missing, progress=bar)
-    _print_prepared(made, json_)
+    print_prepared(made, json_)
 
 
 @data.command()
@@ -110,6 +111,10 @@ def check(
         Path | None, typer.Option(help="Write a page with pictures of the worst cases.")
     ] = None,
     scale: Annotated[float, typer.Option(help="Resize factor of training, for anchors.")] = 1.0,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Named model whose levels must give boxes an anchor; may be repeated."),
+    ] = None,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Decode every image, or labels only.")
     ] = True,
@@ -122,16 +127,25 @@ def check(
 
     if not scale > 0:
         raise UsageError(f"--scale must be above 0, not {scale}")
-    with _Bar() as bar:
-        report = look(data, splits=split, images=images, scale=scale, progress=bar)
+    with Bar() as bar:
+        report = look(
+            data, splits=split, images=images, scale=scale, levels=_levels(model), progress=bar
+        )
     if html is not None:
         write_page(report, html)
     if json_:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
-        _print_report(report)
+        print_report(report)
     if report.errors:
         raise DataError(f"{data}: {report.errors} findings would spoil a training run")
+
+
+def _levels(models: list[str] | None) -> dict[str, tuple[int, ...]]:
+    from rstinynet.data.stats import LEVELS
+    from rstinynet.model.presets import config
+
+    return {name: config(name, 1).strides for name in models} if models else dict(LEVELS)
 
 
 @data.command()
@@ -144,10 +158,10 @@ def stats(data: AnyData, split: Splits = None, json_: Json = False) -> None:
 
     found = {name: count(open_any(data, name)) for name in split or _splits_in(data)}
     if json_:
-        _print_json({name: each.as_dict() for name, each in found.items()})
+        print_json({name: each.as_dict() for name, each in found.items()})
         return
     for name, each in found.items():
-        _print_stats(name, each, Console())
+        print_stats(name, each, Console())
 
 
 @data.command()
@@ -170,7 +184,7 @@ def convert(
         for name in chosen
     }
     if json_:
-        _print_json({"out": str(out), "format": to.value, "lost": lost})
+        print_json({"out": str(out), "format": to.value, "lost": lost})
         return
     console = Console(highlight=False)
     console.print(f"Wrote {', '.join(chosen)} to {out}", markup=False, soft_wrap=True)
@@ -225,10 +239,50 @@ def split(
         for name, part in parts.items()
     }
     if json_:
-        _print_json({"out": str(out), "seed": seed, "splits": sizes})
+        print_json({"out": str(out), "seed": seed, "splits": sizes})
         return
     for name, size in sizes.items():
         typer.echo(f"{name}: {size['images']} images of {size['groups']} groups")
+
+
+@data.command()
+def tile(
+    data: AnyData,
+    out: Out,
+    split: Splits = None,
+    size: Annotated[int, typer.Option("--tile", help="Side of a tile, pixels.")] = 800,
+    overlap: Annotated[int, typer.Option(help="Pixels that neighbours share at least.")] = 200,
+    min_visibility: Annotated[
+        float, typer.Option(help="Share of a cut box that keeps it an object; else it is ignored.")
+    ] = 0.3,
+    empty: Annotated[float, typer.Option(help="Share of tiles without a box to keep.")] = 1.0,
+    json_: Json = False,
+) -> None:
+    """Cut labelled scenes, however large, into georeferenced tiles with COCO labels."""
+    from rstinynet.data.convert import open_any
+    from rstinynet.data.formats.coco import write_coco
+    from rstinynet.data.tiles import TileSettings, cut
+    from rstinynet.errors import DataError
+
+    settings = TileSettings(
+        tile=size, overlap=overlap, min_visibility=min_visibility, empty_share=empty
+    )
+    made: dict[str, Any] = {}
+    with Bar() as bar:
+        for name in split or _splits_in(data):
+            tiles = cut(
+                open_any(data, name), out / "images" / name, settings=settings, progress=bar
+            )
+            if not tiles.images:
+                raise DataError(f"split '{name}' gives no tile: its scenes are empty")
+            write_coco(tiles, out / f"{name}.json", images_dir=out / "images")
+            objects = sum(int((~each.crowd).sum()) for each in tiles.images)
+            made[name] = {"tiles": len(tiles), "boxes": objects}
+    if json_:
+        print_json({"out": str(out), "splits": made})
+        return
+    for name, each in made.items():
+        typer.echo(f"{name}: {each['tiles']} tiles, {each['boxes']} boxes")
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -262,82 +316,3 @@ def _splits_in(data: Path) -> list[str]:
     if not found:
         raise DataError(f"{data}: no train, val or test; give a data folder or a data.yaml")
     return found
-
-
-class _Bar:
-    """Progress on stderr; called with what is done, how many are done and how many there are."""
-
-    def __enter__(self) -> Progress:
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn, Progress, TextColumn
-
-        columns = (TextColumn("{task.description}"), MofNCompleteColumn())
-        self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._tasks: dict[str, Any] = {}
-        self._bars.start()
-        return self._show
-
-    def __exit__(self, *error: object) -> None:
-        self._bars.stop()
-
-    def _show(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    import json
-
-    print(json.dumps(value, allow_nan=False))
-
-
-def _print_prepared(made: Prepared, json_: bool) -> None:
-    splits = {name: {"images": e.images, "boxes": e.boxes} for name, e in made.splits.items()}
-    if json_:
-        record: dict[str, Any] = {"out": str(made.folder), "version": made.version}
-        _print_json({**record, "splits": splits, "missing_images": made.missing})
-        return
-    for name, size in splits.items():
-        typer.echo(f"{name}: {size['images']} images, {size['boxes']} boxes")
-    if made.missing:
-        typer.echo(f"{made.missing} images are missing: these numbers cannot be compared")
-
-
-def _print_report(report: Report) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    for name, each in report.stats.items():
-        _print_stats(name, each, console)
-    for finding in report.findings:
-        style = "bold red" if finding.severity == "error" else "yellow"
-        line = Text(f"{finding.severity}: ", style) + Text(f"{finding.split}: {finding.message}")
-        console.print(line, soft_wrap=True)
-        for example in finding.examples[:3]:
-            box = example.box_xyxy
-            where = "" if box is None else " at " + ", ".join(f"{value:g}" for value in box)
-            other = "" if example.other is None else f" and {example.other}"
-            console.print(Text(f"    {example.image}{other}{where} {example.note}"), soft_wrap=True)
-    if not report.findings:
-        console.print("Nothing found that would spoil a training run.")
-
-
-def _print_stats(name: str, stats: Stats, console: Console) -> None:
-    from rich.table import Table
-
-    table = Table(
-        title=f"{name}: {stats.boxes} boxes on {stats.images} images", title_justify="left"
-    )
-    table.add_column("class")
-    for size in stats.sizes:
-        table.add_column(size, justify="right")
-    table.add_column("all", justify="right")
-    for kind, sizes in stats.class_sizes.items():
-        table.add_row(kind, *map(str, sizes.values()), str(stats.classes[kind]))
-    table.add_row("all", *map(str, stats.sizes.values()), str(stats.boxes), style="bold")
-    console.print(table)
-    console.print("sides in px: " + ", ".join(f"{k}: {n}" for k, n in stats.sides_px.items()))
-    shares = ", ".join(f"{levels} {share:.1%}" for levels, share in stats.no_anchor.items())
-    console.print(f"boxes without an anchor inside: {shares}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.folder import annotation_file, open_split, splits_of
 from rstinynet.data.image import read_rgb
 from rstinynet.data.overlap import HashArray, footprint, near_pairs, overlapping, picture_hash
-from rstinynet.data.stats import Stats, count
+from rstinynet.data.stats import LEVELS, Stats, count
 from rstinynet.errors import DataError
 
 Severity = Literal["error", "warning"]
@@ -95,6 +95,7 @@ def check(
     splits: Sequence[str] | None = None,
     images: bool = True,
     scale: float = 1.0,
+    levels: Mapping[str, Sequence[int]] = LEVELS,
     progress: Progress = lambda split, done, total: None,
 ) -> Report:
     """Everything that is wrong with the splits of a data folder or data.yaml.
@@ -104,6 +105,7 @@ def check(
         splits: default those of train, val and test that are there.
         images: decode every image; without, only the annotations are looked at.
         scale: resize factor of training, for the anchors.
+        levels: strides by a name, such as a model's.
         progress: called with the split, the images read and all of them.
 
     Raises:
@@ -125,7 +127,7 @@ def check(
             continue
         in_file = _boxes_in_file(source, split) if source is not None else None
         findings += _boxes_in_set(labelled, split) if in_file is None else in_file
-        stats[split] = count(labelled, scale=scale)
+        stats[split] = count(labelled, scale=scale, levels=levels)
         findings += _balance(stats[split], split)
         seen[split] = _Seen(labelled)
         if images:
@@ -256,7 +258,7 @@ def _balance(stats: Stats, split: str) -> list[Finding]:
         found.append(_finding("class imbalance", "warning", split, [], says, one=1))
     for levels, share in stats.no_anchor.items():
         if share > ANCHORLESS:
-            says = f"on levels {levels} no anchor lies in {share:.1%} of the boxes"
+            says = f"with {levels} no anchor lies in {share:.1%} of the boxes"
             boxes = round(share * stats.boxes)
             found.append(_finding("no anchor", "warning", split, [], says, one=boxes))
     return found

@@ -10,15 +10,17 @@ from rstinynet.data.folder import open_split
 from rstinynet.data.formats.coco import write_coco
 from rstinynet.data.formats.common import place_images
 from rstinynet.data.formats.dota import read_dota, write_dota
+from rstinynet.data.formats.table import write_table
+from rstinynet.data.formats.vector import write_vector
 from rstinynet.data.formats.voc import read_voc_folder, write_voc
 from rstinynet.data.formats.yolo import write_yolo
 from rstinynet.errors import DataError
 
-Format = Literal["coco", "yolo", "voc", "dota"]
+Format = Literal["coco", "yolo", "voc", "dota", "csv", "geojson", "gpkg"]
 
 
 def open_any(data: Path | str, split: str) -> LabelledSet:
-    """A split of a COCO or YOLO data set, of a VOC folder or of a DOTA folder, told by its layout.
+    """A split of a data set that `open_split` opens, of a VOC or of a DOTA folder, by its layout.
 
     DOTA keeps each split in a folder of its own: `DATA/{split}/` or DATA itself.
 
@@ -51,6 +53,10 @@ def write_as(
         return write_voc(labelled, out, split=split, link=link)
     if kind == "dota":
         return write_dota(labelled, out / split, link=link)
+    if kind == "csv":
+        return write_table(labelled, out, split=split, link=link)
+    if kind == "geojson" or kind == "gpkg":
+        return write_vector(labelled, out, split=split, suffix=f".{kind}", link=link)
     if not labelled.images:
         raise DataError(f"split '{split}' has no images to write")
     placed = place_images(labelled, out / "images" / split, link=link)

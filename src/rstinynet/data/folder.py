@@ -5,9 +5,10 @@ A data set is either a folder,
     DATA/train.json  (or DATA/annotations/train.json)
     DATA/images/     (or DATA/images/train/)
 
-or a `data.yaml` with `path` (relative to the file, default its folder), `train`, `val`, `test`
-(COCO JSON files relative to `path`) and, to be checked, `names`. Where a split is a folder of
-images, a text file that lists them, or a list of these, it is read as YOLO's.
+where `train.csv`, `train.gpkg` or `train.geojson` may stand in place of the COCO JSON; or a
+`data.yaml` with `path` (relative to the file, default its folder), `train`, `val`, `test` (COCO
+JSON files relative to `path`) and, to be checked, `names`. Where a split is a folder of images, a
+text file that lists them, or a list of these, it is read as YOLO's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.formats.coco import read_coco
+from rstinynet.data.formats.table import read_table
+from rstinynet.data.formats.vector import read_vector
 from rstinynet.data.formats.yolo import read_data_yaml, read_yolo
 from rstinynet.errors import DataError
 
@@ -36,9 +39,12 @@ def open_split(data: Path | str, split: str) -> LabelledSet:
             return read_coco(annotations, _images(data, annotations, split))
         if alone.is_file():
             return _from_yaml(alone, split)
+        others = other_labels(data, split)
+        if others is not None:
+            return _from_others(others, data, split)
         raise DataError(
-            f"{data}: no split '{split}': looked for {split}.json, annotations/{split}.json and "
-            f"data.yaml; found {_there(data)}"
+            f"{data}: no split '{split}': looked for {split}.json, annotations/{split}.json, "
+            f"the same with .csv, .gpkg and .geojson, and data.yaml; found {_there(data)}"
         )
     if not data.exists():
         raise DataError(f"data not found: {data}; give a folder with {split}.json, or a data.yaml")
@@ -57,8 +63,30 @@ def splits_of(data: Path | str) -> list[str]:
     return [
         split
         for split in ("train", "val", "test")
-        if listed.get(split) or (data.is_dir() and _in_folder(data, split))
+        if listed.get(split)
+        or (data.is_dir() and (_in_folder(data, split) or other_labels(data, split)))
     ]
+
+
+OTHER_SUFFIXES = (".csv", ".gpkg", ".geojson")
+
+
+def other_labels(data: Path, split: str) -> Path | None:
+    """A split's table of boxes or map features, where its folder has one."""
+    candidates = [
+        folder / f"{split}{suffix}"
+        for suffix in OTHER_SUFFIXES
+        for folder in (data, data / "annotations")
+    ]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _from_others(labels: Path, data: Path, split: str) -> LabelledSet:
+    folders = _images(data, labels, split)
+    if labels.suffix == ".csv":
+        return read_table(labels, folders)
+    own = data / "images" / split
+    return read_vector(labels, own if own.is_dir() else folders[0])
 
 
 def annotation_file(data: Path | str, split: str) -> Path | None:

@@ -42,8 +42,13 @@ class Stats:
         return asdict(self)
 
 
-def count(labelled: LabelledSet, *, scale: float = 1.0) -> Stats:
-    """The counts of a split; anchors are placed on images resized by `scale`."""
+def count(
+    labelled: LabelledSet,
+    *,
+    scale: float = 1.0,
+    levels: Mapping[str, Sequence[int]] = LEVELS,
+) -> Stats:
+    """The counts of a split; anchors of `levels` are placed on images resized by `scale`."""
     objects = [~image.crowd for image in labelled.images]
     boxes = _joined([image.boxes[own] for image, own in zip(labelled.images, objects, strict=True)])
     labels = np.concatenate(
@@ -65,7 +70,7 @@ def count(labelled: LabelledSet, *, scale: float = 1.0) -> Stats:
         sizes=_by_size(sizes),
         class_sizes={name: _by_size(sizes[labels == at]) for at, name in enumerate(names)},
         sides_px=histogram(boxes),
-        no_anchor=without_anchor(boxes * np.float32(scale)),
+        no_anchor=without_anchor(boxes * np.float32(scale), levels),
     )
 
 

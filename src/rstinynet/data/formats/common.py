@@ -7,17 +7,22 @@ import hashlib
 import os
 import shutil
 import struct
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import rasterio
+from affine import Affine
+from pyproj import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from rstinynet import files
 from rstinynet.boxes import area
 from rstinynet.data.annotations import BoolArray, Category, LabelledImage, LabelledSet
-from rstinynet.data.image import read_rgb
+from rstinynet.data.image import TIFF_HEADS, read_rgb
 from rstinynet.detections import Float32Array
 from rstinynet.errors import DataError
 
@@ -25,7 +30,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels: from the header of a PNG or JPEG, else by decoding the image.
+    """(width, height) in pixels: from the header of a PNG, JPEG or TIFF, else by decoding.
 
     Raises:
         DataError: the file is missing or not an image.
@@ -45,8 +50,38 @@ def image_size(path: Path) -> tuple[int, int]:
         raise DataError(f"image not found: {path}; check the path and the images folder") from None
     except OSError as error:
         raise DataError(f"image cannot be read: {path}: {error.strerror}") from error
+    if head[:4] in TIFF_HEADS:
+        raster = georeference(path)
+        return raster.width, raster.height
     height, width = read_rgb(path).shape[:2]
     return width, height
+
+
+@dataclass(frozen=True, slots=True)
+class Georeference:
+    """Where a raster lies; read without decoding it."""
+
+    width: int
+    height: int
+    transform: Affine
+    """From pixels, counted from the first one's outer corner, to the CRS."""
+    crs: CRS | None
+
+
+def georeference(path: Path) -> Georeference:
+    """Size and place of a raster.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as raster:
+                crs = None if raster.crs is None else CRS.from_wkt(raster.crs.to_wkt())
+                return Georeference(raster.width, raster.height, raster.transform, crs)
+    except RasterioError as error:
+        raise DataError(f"not a readable image: {path}: {error}") from error
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:
@@ -186,10 +221,13 @@ def place_file(source: Path, target: Path, *, link: bool = False) -> None:
         shutil.copyfile(source, beside)
 
 
-def losses(labelled: LabelledSet, *, ids: bool = True, crowd: bool = True) -> list[str]:
+def losses(
+    labelled: LabelledSet, *, ids: bool = True, crowd: bool = True, areas: bool = True
+) -> list[str]:
     """What a plain list of boxes and class numbers cannot hold of this set, in words.
 
-    `ids` and `crowd` say whether the format loses category ids and crowd regions.
+    `ids`, `crowd` and `areas` say whether the format loses category ids, crowd regions and the
+    annotations' own areas.
     """
     lost = []
     if ids and [each.id for each in labelled.categories] != list(range(1, len(labelled.names) + 1)):
@@ -204,9 +242,16 @@ def losses(labelled: LabelledSet, *, ids: bool = True, crowd: bool = True) -> li
     if loose:
         lost.append(f"the mark of {loose} images that not every object of a class is labelled")
     own = sum(int((~_same_area(image)).sum()) for image in labelled.images)
-    if own:
+    if areas and own:
         lost.append(f"the own area of {own} annotations: sizes go by the box")
     return lost
+
+
+def unseen_classes(labelled: LabelledSet) -> list[str]:
+    """That classes without an object are lost, where a format lists no classes."""
+    seen = {int(label) for image in labelled.images for label in image.labels}
+    absent = [name for label, name in enumerate(labelled.names) if label not in seen]
+    return [f"the classes without an object: {', '.join(absent)}"] if absent else []
 
 
 def _same_area(image: LabelledImage) -> BoolArray:

@@ -1,0 +1,304 @@
+"""Boxes as map features over georeferenced scenes: GeoJSON, GeoPackage, or what else OGR reads.
+
+A feature's box is the upright one, in the scene's pixels, around its outline: each vertex goes from
+the file's CRS to the scene's and back through the scene's full affine, so rotated and geographic
+scenes are right too. A feature belongs to the scene that its column `source` (or `image`) names;
+without such a column to every scene that it touches.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
+
+from rstinynet import files
+from rstinynet.data.annotations import Category, LabelledImage, LabelledSet
+from rstinynet.data.formats.common import (
+    Georeference,
+    categories_of,
+    fingerprint_of_files,
+    georeference,
+    images_in,
+    labelled_image,
+    losses,
+    place_images,
+    unseen_classes,
+)
+from rstinynet.errors import DataError
+
+CLASS_COLUMNS = ("class_name", "label", "class", "category", "type", "name")
+SOURCE_COLUMNS = ("source", "image", "image_path", "file_name", "scene")
+DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
+GEOJSON_DIGITS = 9
+"""Decimals of longitude and latitude: a tenth of a millimetre, below a pixel of any scene."""
+
+Float64Array = npt.NDArray[np.float64]
+Row = tuple[int, tuple[float, float, float, float], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Features:
+    path: Path
+    crs: CRS
+    outlines: npt.NDArray[np.object_]
+    kinds: list[str]
+    sources: list[str] | None
+    columns: Mapping[str, npt.NDArray[Any]]
+
+
+def read_vector(path: Path | str, images: Path | str) -> LabelledSet:
+    """The labelled set of a vector file over the scenes under a folder.
+
+    Every scene of the folder belongs to the set; those without a feature have no objects. Class
+    ids are those of a column `class_id`, else counted from 1 in alphabetical order.
+
+    Raises:
+        DataError: no layer, CRS, outlines or classes; a scene without a CRS; a feature that names
+            no scene of the folder or touches none.
+    """
+    path, images = Path(path), Path(images)
+    features = _read(path)
+    scenes = images_in(images)
+    if not scenes:
+        raise DataError(f"{images}: no images for the features of {path}")
+    categories = _categories(features)
+    label_of = {category.name: label for label, category in enumerate(categories)}
+    used = np.zeros(len(features.kinds), np.bool_)
+    pictures = [
+        _on_scene(features, scene, number, label_of, used) for number, scene in enumerate(scenes, 1)
+    ]
+    if not used.all():
+        first = int(np.argmin(used))
+        named = "" if features.sources is None else f" of '{features.sources[first]}'"
+        raise DataError(
+            f"{path}: {int((~used).sum())} features lie on no scene of {images}, the first is "
+            f"number {first + 1}{named}; check the CRS, and that each split has its scenes in a "
+            "folder images/SPLIT of its own"
+        )
+    return LabelledSet(
+        images=tuple(pictures), categories=categories, fingerprint=fingerprint_of_files([path])
+    )
+
+
+def _read(path: Path) -> _Features:
+    try:
+        meta, _, wkb, data = pyogrio.raw.read(path)
+    except (DataSourceError, DataLayerError) as error:
+        raise DataError(f"{path}: not a readable vector file: {error}") from error
+    columns = {str(name): values for name, values in zip(meta["fields"], data, strict=True)}
+    if not meta["crs"]:
+        raise DataError(
+            f"{path}: has no CRS, so its features cannot be placed; set it, in QGIS say"
+        )
+    if wkb is None or not len(wkb):
+        raise DataError(f"{path}: no features; a label file needs at least one object")
+    outlines = np.asarray(shapely.from_wkb(wkb), object)
+    flat = shapely.is_missing(outlines) | shapely.is_empty(outlines) | (shapely.area(outlines) <= 0)
+    if flat.any():
+        raise DataError(
+            f"{path}: feature {int(np.argmax(flat)) + 1} has no area; objects are polygons "
+            "(points and lines have no size: give each a box)"
+        )
+    kind = _column(columns, CLASS_COLUMNS)
+    if kind is None:
+        raise DataError(
+            f"{path}: no column with classes among {sorted(columns)}; name it one of "
+            f"{', '.join(CLASS_COLUMNS)}"
+        )
+    kinds = ["" if value is None else str(value).strip() for value in kind.tolist()]
+    if not all(kinds):
+        raise DataError(f"{path}: feature {kinds.index('') + 1} has no class; name it")
+    source = _column(columns, SOURCE_COLUMNS)
+    return _Features(
+        path=path,
+        crs=CRS.from_user_input(meta["crs"]),
+        outlines=outlines,
+        kinds=kinds,
+        sources=None if source is None else [str(value or "") for value in source.tolist()],
+        columns=columns,
+    )
+
+
+def _column(
+    columns: Mapping[str, npt.NDArray[Any]], names: Sequence[str]
+) -> npt.NDArray[Any] | None:
+    lower = {name.lower(): values for name, values in columns.items()}
+    return next((lower[name] for name in names if name in lower), None)
+
+
+def _categories(features: _Features) -> tuple[Category, ...]:
+    ids = _column(features.columns, ("class_id",))
+    names = sorted(set(features.kinds))
+    if ids is None:
+        return categories_of(names)
+    pairs = set(zip(features.kinds, ids.tolist(), strict=True))
+    if len(pairs) != len(names) or len({number for _, number in pairs}) != len(names):
+        raise DataError(
+            f"{features.path}: 'class_id' must name each class by an id of its own: {sorted(pairs)}"
+        )
+    return tuple(
+        Category(id=int(number), name=name)
+        for name, number in sorted(pairs, key=lambda pair: pair[1])
+    )
+
+
+def _on_scene(
+    features: _Features,
+    scene: Path,
+    number: int,
+    label_of: Mapping[str, int],
+    used: npt.NDArray[np.bool_],
+) -> LabelledImage:
+    place = georeference(scene)
+    if place.crs is None:
+        raise DataError(
+            f"{scene}: has no CRS, so features of {features.path} cannot be placed on it"
+        )
+    mine = np.arange(len(features.kinds))
+    if features.sources is not None:
+        mine = np.array(
+            [at for at, source in enumerate(features.sources) if _names(source, scene)], np.int64
+        )
+    boxes = _pixel_boxes(features, mine, place)
+    size = np.array([place.width, place.height])
+    touching = (boxes[:, :2] < size).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    mine, boxes = mine[touching], boxes[touching]
+    used[mine] = True
+    crowd = _column(features.columns, ("iscrowd",))
+    rows: list[Row] = [
+        (
+            label_of[features.kinds[at]],
+            (box[0], box[1], box[2], box[3]),
+            crowd is not None and bool(crowd[at]),
+        )
+        for at, box in zip(mine.tolist(), boxes.tolist(), strict=True)
+    ]
+    image = labelled_image(
+        scene,
+        number,
+        (place.width, place.height),
+        rows,
+        classes=len(label_of),
+        where=features.path,
+    )
+    own = _column(features.columns, ("area_px",))
+    if own is not None and len(image.boxes) == len(rows):
+        given = np.asarray(own[mine], np.float64)
+        image.areas[:] = np.where(np.isfinite(given), given, image.areas)
+    return image
+
+
+def _names(source: str, scene: Path) -> bool:
+    """Whether a feature's source is this file: by its name, or by that without the suffix."""
+    name = PurePosixPath(source.replace("\\", "/")).name
+    return name in (scene.name, scene.stem)
+
+
+def _pixel_boxes(
+    features: _Features, mine: npt.NDArray[np.int64], place: Georeference
+) -> Float64Array:
+    """(N, 4) XYXY pixels around each outline; NaN-free, or the feature is far outside."""
+    boxes = np.full((len(mine), 4), -1.0)
+    if not len(mine):
+        return boxes
+    points, owner = shapely.get_coordinates(features.outlines[mine], return_index=True)
+    try:
+        if place.crs != features.crs:
+            transformer = Transformer.from_crs(features.crs, place.crs, always_xy=True)
+            points = np.stack(transformer.transform(points[:, 0], points[:, 1]), axis=-1)
+        back = ~place.transform
+    except (ProjError, ArithmeticError) as error:
+        raise DataError(f"{features.path}: no way to the scene's pixels: {error}") from error
+    with np.errstate(invalid="ignore"):  # what the scene's CRS cannot hold is infinite
+        x = back.a * points[:, 0] + back.b * points[:, 1] + back.c
+        y = back.d * points[:, 0] + back.e * points[:, 1] + back.f
+    for column, (values, reduce) in enumerate(
+        ((x, np.minimum), (y, np.minimum), (x, np.maximum), (y, np.maximum))
+    ):
+        start = np.inf if reduce is np.minimum else -np.inf
+        boxes[:, column] = start
+        reduce.at(boxes[:, column], owner, values)
+    boxes[~np.isfinite(boxes).all(axis=1)] = -1.0
+    return boxes
+
+
+def write_vector(
+    labelled: LabelledSet, out: Path | str, *, split: str, suffix: str, link: bool = False
+) -> list[str]:
+    """Write `{split}{suffix}` and `images/{split}/`; returns what the features cannot hold.
+
+    Footprints are in the scenes' CRS where they share one and the format can hold it (GeoJSON is
+    always WGS 84), else in WGS 84.
+
+    Raises:
+        DataError: an image is not georeferenced.
+    """
+    out = Path(out)
+    folder = out / "images" / split
+    places = [georeference(image.path) for image in labelled.images]
+    for image, place in zip(labelled.images, places, strict=True):
+        if place.crs is None:
+            raise DataError(
+                f"{image.path}: has no CRS, so its boxes cannot be map features; "
+                "write coco, yolo, voc, dota or csv"
+            )
+    placed = place_images(labelled, folder, link=link)
+    wgs84 = CRS.from_epsg(4326)
+    shared = {place.crs for place in places if place.crs is not None}
+    crs = shared.pop() if len(shared) == 1 and suffix != ".geojson" else wgs84
+    rings = [_ring(image, place, crs) for image, place in zip(placed.images, places, strict=True)]
+    outlines = shapely.polygons(np.concatenate([np.zeros((0, 5, 2)), *rings]))
+    labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in placed.images)])
+    ids = np.array([each.id for each in labelled.categories], np.int64)
+    names = np.array(labelled.names, object)
+    sources = [[image.path.name] * len(image.boxes) for image in placed.images]
+    columns: dict[str, npt.NDArray[Any]] = {
+        "class_id": ids[labels] if len(labels) else labels,
+        "class_name": names[labels] if len(labels) else np.zeros(0, object),
+        "source": np.array([name for each in sources for name in each], object),
+        "iscrowd": _of(placed, "crowd").astype(np.int32),
+        "area_px": _of(placed, "areas").astype(np.float64),
+    }
+    options = {"COORDINATE_PRECISION": str(GEOJSON_DIGITS)} if suffix == ".geojson" else {}
+    with files.replacing(out / f"{split}{suffix}") as beside, warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # a driver that drops a field says it so
+        pyogrio.raw.write(
+            str(beside),
+            shapely.to_wkb(outlines),
+            list(columns.values()),
+            list(columns),
+            layer="labels" if suffix == ".gpkg" else None,
+            driver=DRIVERS[suffix],
+            geometry_type="Polygon",
+            crs=crs.to_wkt(),
+            **options,
+        )
+    return losses(labelled, ids=False, crowd=False, areas=False) + unseen_classes(labelled)
+
+
+def _of(labelled: LabelledSet, name: str) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(0), *(getattr(image, name) for image in labelled.images)])
+
+
+def _ring(image: LabelledImage, place: Georeference, crs: CRS) -> Float64Array:
+    """(N, 5, 2) closed footprints of an image's boxes in a CRS."""
+    x0, y0, x1, y1 = image.boxes.astype(np.float64).T
+    x = np.stack([x0, x0, x1, x1, x0], axis=-1)
+    y = np.stack([y0, y1, y1, y0, y0], axis=-1)
+    t = place.transform
+    points = np.stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f], axis=-1)
+    if place.crs != crs and len(points):
+        transformer = Transformer.from_crs(place.crs, crs, always_xy=True)
+        points = np.stack(transformer.transform(points[..., 0], points[..., 1]), axis=-1)
+    return points

@@ -1,0 +1,219 @@
+"""Cutting labelled scenes into tiles that training can hold in memory, with their place kept.
+
+Windows are read one at a time, so a scene may be larger than memory. The last tile of a row or
+column is shifted inward. What a tile's edge cuts is kept, shortened, where enough of it is inside,
+and is a region to ignore elsewhere: never silent background.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from rstinynet import files
+from rstinynet.boxes import area
+from rstinynet.data.annotations import LabelledImage, LabelledSet
+from rstinynet.data.image import PERCENTILES
+from rstinynet.detections import Float32Array
+from rstinynet.errors import DataError, UsageError
+
+SAMPLE_PX = 2048
+"""Side of the thinned-out scene from which the scaling of 16-bit and float values is found."""
+MAX_BANDS = 3
+"""Bands of a tile: the detector sees red, green and blue."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileSettings:
+    """How scenes are cut."""
+
+    tile: int = 800
+    """Side of a tile, pixels."""
+    overlap: int = 200
+    """Pixels that neighbours share at least."""
+    min_visibility: float = 0.3
+    """Share of a box's area that must be inside for it to stay an object."""
+    empty_share: float = 1.0
+    """Of tiles without any box, keep this share, evenly spread; tiles of nodata are never kept."""
+
+    def __post_init__(self) -> None:
+        if self.tile < 32 or not 0 <= self.overlap < self.tile:
+            raise UsageError(
+                "a tile has at least 32 px and an overlap from 0 to less than itself, not "
+                f"tile {self.tile}, overlap {self.overlap}"
+            )
+        for name in ("min_visibility", "empty_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+
+
+def cut(
+    labelled: LabelledSet,
+    folder: Path | str,
+    *,
+    settings: TileSettings | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> LabelledSet:
+    """The set cut into tiles, GeoTIFFs named SCENE__left_top.tif in `folder`, 8-bit.
+
+    Other dtypes are stretched by percentiles of the whole scene, as prediction does. A tile that
+    is there already is kept, so that an interrupted cut goes on.
+
+    Raises:
+        DataError: a scene cannot be read, or two scenes have one name.
+    """
+    settings = settings or TileSettings()
+    folder = Path(os.path.abspath(folder))
+    stems = [image.path.stem for image in labelled.images]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise DataError(f"scenes of one name: {', '.join(twice[:5])}; tiles are named by the scene")
+    tiles: list[LabelledImage] = []
+    for done, image in enumerate(labelled.images):
+        progress("scenes", done, len(labelled))
+        tiles += _cut_scene(image, folder, settings)
+    progress("scenes", len(labelled), len(labelled))
+    numbered = tuple(replace(tile, id=number) for number, tile in enumerate(tiles, 1))
+    return replace(labelled, images=numbered)
+
+
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """First pixels of the tiles along one side; the last tile ends at the scene's edge."""
+    if length <= tile:
+        return [0]
+    return [*range(0, length - tile, tile - overlap), length - tile]
+
+
+def _cut_scene(image: LabelledImage, folder: Path, settings: TileSettings) -> list[LabelledImage]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(image.path) as scene:
+                bands = list(range(1, MAX_BANDS + 1)) if scene.count >= MAX_BANDS else [1]
+                limits = None if scene.dtypes[0] == "uint8" else _limits(scene, bands)
+                return _tiles(image, scene, folder, settings, bands=bands, limits=limits)
+    except RasterioError as error:
+        raise DataError(f"{image.path}: cannot be read: {error}; copy it again") from error
+
+
+def _tiles(
+    image: LabelledImage,
+    scene: DatasetReader,
+    folder: Path,
+    settings: TileSettings,
+    *,
+    bands: Sequence[int],
+    limits: Float32Array | None,
+) -> list[LabelledImage]:
+    made: list[LabelledImage] = []
+    kept = 0.0
+    for top in starts(scene.height, settings.tile, settings.overlap):
+        for left in starts(scene.width, settings.tile, settings.overlap):
+            across = min(settings.tile, scene.width - left)
+            down = min(settings.tile, scene.height - top)
+            tile = _labels(image, left, top, (across, down), settings.min_visibility)
+            if not len(tile.boxes):
+                kept += settings.empty_share  # one in so many, without a draw
+                if kept < 1:
+                    continue
+                kept -= 1
+            target = folder / f"{image.path.stem}__{left}_{top}.tif"
+            if not _is_there(target, across, down):
+                window = Window(left, top, across, down)
+                if not scene.dataset_mask(window=window).any():
+                    continue  # nothing but nodata
+                _write(scene, window, target, bands=bands, limits=limits)
+            made.append(replace(tile, path=target))
+    return made
+
+
+def _is_there(target: Path, across: int, down: int) -> bool:
+    if not target.is_file():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(target) as there:
+            if (there.width, there.height) != (across, down):
+                raise DataError(
+                    f"{target}: is there with {there.width} x {there.height} pixels, not "
+                    f"{across} x {down}; cut other sizes into a folder of their own"
+                )
+    return True
+
+
+def _labels(
+    image: LabelledImage, left: int, top: int, size: tuple[int, int], least: float
+) -> LabelledImage:
+    across, down = size
+    moved = image.boxes - np.array([left, top, left, top], np.float32)
+    inside = np.clip(moved, 0, (across, down, across, down)).astype(np.float32)
+    touching = (inside[:, 2:] > inside[:, :2]).all(axis=1)
+    inside, whole = inside[touching], image.boxes[touching]
+    share = area(inside) / area(whole)
+    return replace(
+        image,
+        width=across,
+        height=down,
+        boxes=inside,
+        labels=image.labels[touching],
+        areas=image.areas[touching] * share,
+        crowd=image.crowd[touching] | (share < least),
+    )
+
+
+def _limits(scene: DatasetReader, bands: Sequence[int]) -> Float32Array:
+    """(bands, 2) values that become 0 and 255."""
+    thin = max(1.0, max(scene.width, scene.height) / SAMPLE_PX)
+    shape = (max(1, round(scene.height / thin)), max(1, round(scene.width / thin)))
+    found = []
+    for band in bands:
+        values = scene.read(band, out_shape=shape, masked=True).compressed().astype(np.float32)
+        values = values[np.isfinite(values)]
+        found.append(np.percentile(values, PERCENTILES) if len(values) else (0.0, 1.0))
+    limits = np.asarray(found, np.float32)
+    limits[:, 1] = np.where(limits[:, 1] <= limits[:, 0], limits[:, 0] + 1, limits[:, 1])
+    return limits
+
+
+def _write(
+    scene: DatasetReader,
+    window: Window,
+    target: Path,
+    *,
+    bands: Sequence[int],
+    limits: Float32Array | None,
+) -> None:
+    values = scene.read(list(bands), window=window)
+    if limits is not None:
+        low, high = limits[:, 0, None, None], limits[:, 1, None, None]
+        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+        values = np.clip(np.nan_to_num(scaled, nan=0.0) + 0.5, 0, 255).astype(np.uint8)
+    values[:, scene.dataset_mask(window=window) == 0] = 0
+    profile = {
+        "driver": "GTiff",
+        "width": int(window.width),
+        "height": int(window.height),
+        "count": len(bands),
+        "dtype": "uint8",
+        "compress": "deflate",
+        "photometric": "RGB" if len(bands) == MAX_BANDS else "MINISBLACK",
+    }
+    if scene.crs is not None:
+        profile["crs"] = scene.crs
+        t, left, top = scene.transform, window.col_off, window.row_off
+        x, y = t.a * left + t.b * top + t.c, t.d * left + t.e * top + t.f
+        profile["transform"] = Affine(t.a, t.b, x, t.d, t.e, y)
+    with files.replacing(target) as beside, rasterio.open(beside, "w", **profile) as tile:
+        tile.write(values)

@@ -1,0 +1,225 @@
+"""CSV tables and map features over scenes: there and back, what is lost, what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from pyproj import Transformer
+from rasterio.crs import CRS
+
+from rstinynet.data.annotations import Category, LabelledSet
+from rstinynet.data.convert import open_any, write_as
+from rstinynet.data.folder import open_split, splits_of
+from rstinynet.data.formats.common import labelled_image
+from rstinynet.data.formats.table import read_table
+from rstinynet.data.formats.vector import read_vector
+from rstinynet.errors import DataError
+
+UTM = Affine(0.5, 0, 300000, 0, -0.5, 4000000)
+ROTATED = UTM @ Affine.rotation(30)
+SOUTH_UP = Affine(0.5, 0, 300000, 0, 0.5, 4000000)
+DEGREES = Affine(5e-6, 0, 10.0, 0, -5e-6, 45.0)
+
+
+def make_scene(path, *, transform=UTM, crs="EPSG:32632", width=90, height=60, bands=3):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(1).integers(0, 255, (bands, height, width), np.uint8)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=bands, dtype="uint8",
+        crs=None if crs is None else CRS.from_string(crs), transform=transform,
+    ) as raster:  # fmt: skip
+        raster.write(pixels)
+    return path
+
+
+def make_set(paths):
+    rows = [(1, (3.25, 4.5, 9.75, 12.0), False), (0, (50, 20, 61, 33.5), True)]
+    images = [
+        labelled_image(path, number, (90, 60), rows if number == 1 else [], classes=2, where=path)
+        for number, path in enumerate(paths, 1)
+    ]
+    images[0].areas[0] = 37.5
+    return LabelledSet(
+        images=tuple(images), categories=(Category(3, "ship"), Category(8, "car")), fingerprint=""
+    )
+
+
+def assert_same(before, after, *, atol):
+    assert after.categories == before.categories
+    assert [each.path.name for each in after.images] == [each.path.name for each in before.images]
+    for old, new in zip(before.images, after.images, strict=True):
+        assert (new.width, new.height) == (old.width, old.height)
+        np.testing.assert_allclose(new.boxes, old.boxes, atol=atol)
+        np.testing.assert_array_equal(new.labels, old.labels)
+        np.testing.assert_array_equal(new.crowd, old.crowd)
+        np.testing.assert_allclose(new.areas, old.areas, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["csv", "gpkg", "geojson"])
+@pytest.mark.parametrize(
+    ("transform", "crs"),
+    [
+        (UTM, "EPSG:32632"),
+        (ROTATED, "EPSG:32632"),
+        (SOUTH_UP, "EPSG:32632"),
+        (DEGREES, "EPSG:4326"),
+    ],
+)
+def test_there_and_back(tmp_path, kind, transform, crs):
+    scenes = [
+        make_scene(tmp_path / f"{name}.tif", transform=transform, crs=crs) for name in ("a", "b")
+    ]
+    labelled = make_set(scenes)
+    assert write_as(labelled, tmp_path / "out", kind=kind, split="train") == []
+    assert splits_of(tmp_path / "out") == ["train"]
+    # GeoJSON has 9 decimals of a degree; a pixel of half a metre is 5e-6 degrees.
+    assert_same(
+        labelled, open_any(tmp_path / "out", "train"), atol=1e-5 if kind != "geojson" else 2e-3
+    )
+
+
+def test_scenes_of_two_zones_share_one_file(tmp_path):
+    scenes = [
+        make_scene(tmp_path / "a.tif"),
+        make_scene(tmp_path / "b.tif", crs="EPSG:32633"),
+    ]
+    first, second = make_set(scenes).images
+    second = replace(second, **{
+        name: getattr(first, name) for name in ("boxes", "labels", "areas", "crowd")
+    })  # fmt: skip
+    labelled = replace(make_set(scenes), images=(first, second))
+    write_as(labelled, tmp_path / "out", kind="gpkg", split="val")
+    assert pyogrio.read_info(tmp_path / "out" / "val.gpkg")["crs"] == "EPSG:4326"
+    assert_same(labelled, open_split(tmp_path / "out", "val"), atol=1e-3)
+
+
+def test_a_feature_in_another_crs_lands_on_its_pixels(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    to_lonlat = Transformer.from_crs("EPSG:32632", "EPSG:4326", always_xy=True)
+    x, y = to_lonlat.transform(
+        300000 + 0.5 * np.array([10, 20, 20, 10]), 4000000 - 0.5 * np.array([30, 30, 44, 44])
+    )
+    ring = [*zip(x.tolist(), y.tolist(), strict=True)]
+    feature = {
+        "type": "Feature",
+        "properties": {"type": "boat"},
+        "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+    }
+    (tmp_path / "train.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [feature]})
+    )
+    found = open_split(tmp_path, "train")
+    assert found.names == ("boat",)
+    np.testing.assert_allclose(found.images[0].boxes, [[10, 30, 20, 44]], atol=1e-3)
+
+
+def test_own_results_can_be_labels(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    (tmp_path / "train.csv").write_text(
+        "class_id,class_name,score,px_xmin,px_ymin,px_xmax,px_ymax,source\n"
+        "1,car,0.9,5,6,9,11,a.tif\n"
+    )
+    found = open_split(tmp_path, "train")
+    np.testing.assert_array_equal(found.images[0].boxes, [[5, 6, 9, 11]])
+    assert found.names == ("car",)
+
+
+def test_classes_without_an_object_are_said_lost(tmp_path):
+    scene = make_scene(tmp_path / "a.tif")
+    labelled = replace(
+        make_set([scene]),
+        categories=(Category(3, "ship"), Category(8, "car"), Category(9, "plane")),
+    )
+    for kind in ("csv", "gpkg"):
+        lost = write_as(labelled, tmp_path / kind, kind=kind, split="train")
+        assert lost == ["the classes without an object: plane"]
+
+
+HEAD = "image,xmin,ymin,xmax,ymax,label\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,xmin,ymin,xmax,label\n", "no column ymax"),
+        (HEAD, "no rows"),
+        (HEAD + "a.tif,,,,,\n", "not one box"),
+        (HEAD + ",1,1,2,2,car\n", "line 2: the column 'image' is empty"),
+        (HEAD + "a.tif,1,1,2,2,\n", "line 2: a box without a label"),
+        (HEAD + "a.tif,1,one,2,2,car\n", "line 2: a number is needed where 'one'"),
+        (HEAD + "a.tif,1,nan,2,2,car\n", "finite number"),
+        (HEAD + "a.tif,5,1,2,2,car\n", "negative side"),
+        (HEAD + "a.tif,500,1,502,2,car\n", "wholly outside"),
+        (HEAD + "../a.tif,1,1,2,2,car\n", "leads out of"),
+        (HEAD + "/etc/a.tif,1,1,2,2,car\n", "leads out of"),
+        (HEAD + "z.tif,1,1,2,2,car\n", "'z.tif' is missing"),
+        (HEAD[:-1] + ",iscrowd\na.tif,1,1,2,2,car,maybe\n", "must be 0 or 1"),
+        (HEAD[:-1] + ",area\na.tif,1,1,2,2,car,-3\n", "square pixels"),
+        (HEAD[:-1] + ",category_id\na.tif,1,1,2,2,car,1\na.tif,1,1,2,2,car,2\n", "can have one"),
+        (HEAD[:-1] + ",category_id\na.tif,1,1,2,2,car,1\na.tif,1,1,2,2,bus,1\n", "id of its own"),
+    ],
+)
+def test_a_bad_table_is_refused(tmp_path, text, message):
+    make_scene(tmp_path / "images" / "a.tif")
+    table = tmp_path / "train.csv"
+    table.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_table(table, [tmp_path / "images"])
+
+
+def write_features(path, shapes, *, crs="EPSG:32632", **columns):
+    pyogrio.raw.write(
+        path,
+        shapely.to_wkb(np.array(shapes, object)),
+        [np.array(values, object) for values in columns.values()],
+        list(columns),
+        driver="GPKG",
+        geometry_type="Unknown",
+        crs=crs,
+    )
+
+
+ON = shapely.box(300005, 3999990, 300010, 3999995)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "columns", "message"),
+    [
+        ([shapely.Point(300005, 3999990)], {"label": ["car"]}, "has no area"),
+        ([ON], {"colour": ["red"]}, "no column with classes"),
+        ([ON], {"label": [""]}, "has no class"),
+        ([shapely.box(0, 0, 1, 1)], {"label": ["car"]}, "lie on no scene"),
+        ([ON], {"label": ["car"], "source": ["b.tif"]}, "number 1 of 'b.tif'"),
+        ([ON, ON], {"label": ["car", "car"], "class_id": [1, 2]}, "id of its own"),
+    ],
+)
+def test_bad_features_are_refused(tmp_path, shapes, columns, message):
+    make_scene(tmp_path / "images" / "a.tif")
+    write_features(tmp_path / "train.gpkg", shapes, **columns)
+    with pytest.raises(DataError, match=message):
+        read_vector(tmp_path / "train.gpkg", tmp_path / "images")
+
+
+def test_scenes_without_a_crs_are_refused(tmp_path, recwarn):
+    make_scene(tmp_path / "images" / "a.png.tif", crs=None, transform=Affine.identity())
+    write_features(tmp_path / "train.gpkg", [ON], label=["car"])
+    with pytest.raises(DataError, match="has no CRS"):
+        open_split(tmp_path, "train")
+    labelled = make_set([tmp_path / "images" / "a.png.tif"])
+    with pytest.raises(DataError, match="cannot be map features"):
+        write_as(labelled, tmp_path / "out", kind="geojson", split="train")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    (tmp_path / "train.geojson").write_text('{"type": "FeatureCollection", "features": [')
+    with pytest.raises(DataError, match="not a readable vector file"):
+        open_split(tmp_path, "train")

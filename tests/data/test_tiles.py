@@ -1,0 +1,131 @@
+"""Scenes cut into tiles: every pixel in its place, no object silently gone."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from typer.testing import CliRunner
+
+from rstinynet.cli.data import data as cli
+from rstinynet.data.annotations import Category, LabelledSet
+from rstinynet.data.convert import write_as
+from rstinynet.data.folder import open_split
+from rstinynet.data.formats.common import labelled_image
+from rstinynet.data.image import read_rgb
+from rstinynet.data.tiles import TileSettings, cut, starts
+from rstinynet.errors import DataError, UsageError
+
+HERE = Affine(0.5, 0, 300000, 0, -0.5, 4000000)
+
+
+def make_set(folder, pixels, boxes, *, nodata=None):
+    bands, height, width = pixels.shape
+    path = folder / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=bands,
+        dtype=pixels.dtype, alpha="NO", crs=CRS.from_epsg(32632), transform=HERE, nodata=nodata,
+    ) as raster:  # fmt: skip
+        raster.write(pixels)
+    rows = [(0, box, False) for box in boxes]
+    image = labelled_image(path, 1, (width, height), rows, classes=1, where=path)
+    return LabelledSet(images=(image,), categories=(Category(1, "car"),), fingerprint="")
+
+
+@given(st.integers(1, 3000), st.integers(32, 900), st.data())
+def test_tiles_cover_a_side(length, tile, data):
+    overlap = data.draw(st.integers(0, tile - 1).filter(lambda each: tile - each > 8))
+    found = starts(length, tile, overlap)
+    assert found[0] == 0
+    assert max(found) + min(tile, length) == length
+    steps = np.diff(found)
+    assert ((steps > 0) & (steps <= tile - overlap)).all()
+
+
+def test_every_tile_is_its_window_at_its_place(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 255, (4, 100, 130), np.uint8)
+    labelled = make_set(tmp_path, pixels, [(50, 60, 58, 66), (90, 20, 110, 40)])
+    tiles = cut(labelled, tmp_path / "tiles", settings=TileSettings(tile=64, overlap=16))
+    assert len(tiles) == 6
+    for tile in tiles.images:
+        left, top = map(int, tile.path.stem.removeprefix("scene__").split("_"))
+        window = np.moveaxis(pixels[:3, top : top + 64, left : left + 64], 0, 2)
+        np.testing.assert_array_equal(read_rgb(tile.path), window)
+        with rasterio.open(tile.path) as raster:
+            assert raster.transform.c == HERE.c + 0.5 * left
+            assert raster.transform.f == HERE.f - 0.5 * top
+            assert raster.crs == CRS.from_epsg(32632)
+        for box, area in zip(tile.boxes, tile.areas, strict=True):
+            across, down = box[2:] - box[:2]
+            assert area == pytest.approx(across * down)
+
+
+def test_cut_boxes_are_shortened_or_ignored(tmp_path):
+    pixels = np.ones((3, 64, 120), np.uint8)
+    # Tiles at 0 and 56: one box has 8 of its 20 columns in the first, one 2 of 20.
+    labelled = make_set(tmp_path, pixels, [(56, 10, 76, 20), (62, 30, 82, 40)])
+    first, second = cut(
+        labelled, tmp_path / "tiles", settings=TileSettings(tile=64, overlap=0)
+    ).images
+    np.testing.assert_array_equal(first.boxes, [[56, 10, 64, 20], [62, 30, 64, 40]])
+    np.testing.assert_array_equal(first.crowd, [False, True])
+    np.testing.assert_allclose(first.areas, [80, 20], rtol=1e-6)
+    np.testing.assert_array_equal(second.boxes, [[0, 10, 20, 20], [6, 30, 26, 40]])
+    assert not second.crowd.any()
+
+
+def test_sixteen_bits_are_stretched_by_the_whole_scene(tmp_path):
+    pixels = np.tile(np.linspace(100, 4000, 128).astype(np.uint16), (1, 64, 1))
+    labelled = make_set(tmp_path, pixels, [(1, 1, 5, 5)])
+    dark, bright = cut(
+        labelled, tmp_path / "tiles", settings=TileSettings(tile=64, overlap=0)
+    ).images
+    assert read_rgb(dark.path).max() < 140
+    assert read_rgb(bright.path).min() > 115
+
+
+def test_nodata_and_empty_tiles(tmp_path):
+    pixels = np.full((3, 64, 64 * 6), 9, np.uint8)
+    pixels[..., :64] = 0
+    labelled = make_set(tmp_path, pixels, [(70, 5, 80, 15)], nodata=0)
+    settings = TileSettings(tile=64, overlap=0, empty_share=0.5)
+    names = [tile.path.name for tile in cut(labelled, tmp_path / "tiles", settings=settings).images]
+    assert names == ["scene__64_0.tif", "scene__128_0.tif", "scene__256_0.tif"]
+    assert sorted(path.name for path in (tmp_path / "tiles").iterdir()) == sorted(names)
+
+
+def test_an_interrupted_cut_goes_on(tmp_path):
+    labelled = make_set(tmp_path, np.ones((3, 64, 128), np.uint8), [(1, 1, 9, 9)])
+    settings = TileSettings(tile=64, overlap=0)
+    first, second = cut(labelled, tmp_path / "tiles", settings=settings).images
+    before = first.path.stat().st_mtime_ns
+    second.path.unlink()
+    cut(labelled, tmp_path / "tiles", settings=settings)
+    assert first.path.stat().st_mtime_ns == before
+    assert second.path.is_file()
+    with pytest.raises(DataError, match="is there with 64 x 64"):
+        cut(labelled, tmp_path / "tiles", settings=TileSettings(tile=48, overlap=0))
+
+
+def test_bad_settings_are_refused():
+    for wrong in ({"tile": 8}, {"overlap": 900}, {"min_visibility": 1.5}, {"empty_share": -1}):
+        with pytest.raises(UsageError, match="not"):
+            TileSettings(**wrong)
+
+
+def test_the_verb_makes_a_set_that_opens(tmp_path):
+    labelled = make_set(tmp_path, np.ones((3, 100, 130), np.uint8), [(50, 60, 58, 66)])
+    write_as(labelled, tmp_path / "scenes", kind="gpkg", split="train")
+    arguments = ["tile", str(tmp_path / "scenes"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, [*arguments, "--tile", "64", "--overlap", "16", "--json"])
+    assert done.exit_code == 0, done.output
+    made = json.loads(done.stdout)["splits"]["train"]
+    found = open_split(tmp_path / "out", "train")
+    assert len(found) == made["tiles"] == 6
+    assert sum(len(image.boxes) for image in found.images) >= made["boxes"] >= 1
