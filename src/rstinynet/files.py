@@ -28,6 +28,28 @@ def replacing(path: Path | str) -> Iterator[Path]:
         beside.replace(final)
 
 
+@contextmanager
+def replacing_set(path: Path | str) -> Iterator[Path]:
+    """`replacing` for a file with companions of the same stem, such as a shapefile.
+
+    Files cannot be renamed together. So the old main file goes first and the new one comes last:
+    whatever interrupts this, no main file ever stands beside companions that are not its own.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
+        beside = Path(folder) / final.name
+        yield beside
+        companions = sorted(set(Path(folder).iterdir()) - {beside})
+        for one in [beside, *companions]:
+            with one.open("rb") as written:
+                os.fsync(written.fileno())
+        final.unlink(missing_ok=True)
+        for one in companions:
+            one.replace(final.parent / one.name)
+        beside.replace(final)
+
+
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write `content` to `path`, beside and renamed."""
     with replacing(path) as beside:

@@ -185,7 +185,7 @@ def test_options_reach_the_result(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--format", "shp"], 2, "gpkg,geojson,coco,csv,png"),
+        (["--format", "dxf"], 2, "gpkg,geojson,fgb,parquet,shp,coco,csv,png"),
         (["--classes", "vehicel"], 2, "did you mean 'vehicle'"),
         (["--bands", "a"], 2, "--bands takes numbers"),
         (["--bands", "7"], 2, "bands must be"),

@@ -66,5 +66,5 @@ def test_supervision_gets_arrays_and_names(result: Result, monkeypatch: pytest.M
 
 
 def test_refuses_an_unknown_format(result: Result, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="gpkg, geojson, coco, csv, png"):
-        result.save(tmp_path, formats=["shp"])
+    with pytest.raises(UsageError, match="gpkg, geojson, fgb, parquet, shp, coco, csv, png"):
+        result.save(tmp_path, formats=["dxf"])

@@ -53,7 +53,7 @@ def test_geopackage_holds_places_and_attributes_in_the_source_crs(
 ) -> None:
     files = result.save(tmp_path / "out", formats=["gpkg"])
     path = files["gpkg"]
-    assert [name for name, _ in pyogrio.list_layers(path)] == ["detections"]
+    assert [name for name, _ in pyogrio.list_layers(path)] == ["detections", "layer_styles"]
     meta, _, geometry, columns = pyogrio.raw.read(path, layer="detections")
     assert meta["crs"] == "EPSG:32611"
     assert meta["geometry_type"] == "Polygon"

@@ -59,8 +59,8 @@ def predict(
     format: Annotated[
         str | None,
         typer.Option(
-            help="Out of gpkg,geojson,coco,csv,png. (default: png,coco, and gpkg where the source "
-            "has a coordinate system)"
+            help="Out of gpkg,geojson,fgb,parquet,shp,coco,csv,png. (default: png,coco, and gpkg "
+            "where the source has a coordinate system)"
         ),
     ] = None,
     device: Annotated[
@@ -179,13 +179,10 @@ def search(
 ) -> dict[str, Any]:
     """Search one source, write its files, and describe both as the JSON summary does."""
     from rstinynet.scenes import stream, writers
-    from rstinynet.scenes.reader import Scene
 
     start = time.perf_counter()
-    if "geojson" in (output.formats or ()):
-        # Before a search that may take an hour.
-        with Scene(path, bands=options.bands) as scene:
-            writers.required_crs(scene.source.name, scene.source.crs)
+    # Before a search that may take an hour.
+    writers.check_scene(path, output.formats or (), bands=options.bands)
     result = stream.predict(detector, path, options, progress=progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -44,14 +44,14 @@ Colour = tuple[int, int, int]
 def write_pictures(result: Result, stem: Path) -> dict[str, Path]:
     """Write the picture and, for scenes over `4 * CROP` with objects, the close-ups."""
     picture_path = stem.with_name(stem.name + ".png")
-    refuse_source(result, picture_path)
+    refuse_source(result.source, picture_path)
     files = {"png": picture_path}
     with result.open_scene() as scene:
         places = densest(result.detections, result.size)
         _write_png(picture_path, picture(result, scene, places))
         if places:
             crops_path = stem.with_name(stem.name + "_closeups.png")
-            refuse_source(result, crops_path)
+            refuse_source(result.source, crops_path)
             _write_png(crops_path, closeups(result, scene, places))
             files["closeups"] = crops_path
     return files

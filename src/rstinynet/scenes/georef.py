@@ -56,11 +56,46 @@ def to_lonlat(points: Float64Array, crs: CRS) -> Float64Array:
 
     Raises pyproj's ProjError where there is no way from `crs`.
     """
+    return to_crs(points, crs, WGS84)
+
+
+def to_crs(points: Float64Array, crs: CRS, target: CRS) -> Float64Array:
+    """Points (..., 2) from `crs` to `target`, x (or longitude) first.
+
+    Raises pyproj's ProjError where there is no way from one to the other.
+    """
     if not points.size:
         return points
-    transformer = Transformer.from_crs(crs, WGS84, always_xy=True)
-    lon, lat = transformer.transform(points[..., 0], points[..., 1], errcheck=True)
-    return np.stack([lon, lat], axis=-1)
+    transformer = Transformer.from_crs(crs, target, always_xy=True)
+    x, y = transformer.transform(points[..., 0], points[..., 1], errcheck=True)
+    return np.stack([x, y], axis=-1)
+
+
+def crossing(lonlat_N42: Float64Array) -> npt.NDArray[np.bool_]:
+    """(N,) which boxes, given by their corners in degrees, lie across the 180th meridian."""
+    if not len(lonlat_N42):
+        return np.zeros(0, bool)
+    return np.asarray(np.ptp(lonlat_N42[..., 0], axis=1) > 180)
+
+
+def unwrapped(lonlat_N42: Float64Array) -> Float64Array:
+    """The corners with those of boxes across the 180th meridian east of it, over 180 degrees."""
+    west = crossing(lonlat_N42)[:, None] & (lonlat_N42[..., 0] < 0)
+    shifted = lonlat_N42.copy()
+    shifted[..., 0] += np.where(west, 360.0, 0.0)
+    return shifted
+
+
+def cut_at_dateline(shape: Any) -> Any:
+    """A polygon that goes on beyond 180 degrees as the two parts that RFC 7946 (3.1.9) asks for."""
+    x0, y0, x1, y1 = shape.bounds
+    parts = []
+    for low, high, shift in ((x0, 180.0, 0.0), (180.0, x1, -360.0)):
+        part = shapely.intersection(shape, shapely.box(low, y0, high, y1))
+        if part.geom_type == "Polygon" and not part.is_empty:
+            moved = shapely.transform(part, lambda c, by=shift: c + np.array([by, 0.0]))
+            parts.append(shapely.geometry.polygon.orient(moved, 1.0))
+    return shapely.MultiPolygon(parts)
 
 
 def sizes_m(

@@ -11,13 +11,12 @@ import numpy as np
 from affine import Affine
 from pyproj import CRS
 
-from rstinynet import boxes as box
 from rstinynet.detections import Detections, Float32Array, Int64Array
 from rstinynet.errors import UsageError
-from rstinynet.scenes import draw, georef, writers
+from rstinynet.scenes import draw, features, writers
 from rstinynet.scenes.reader import Scene
 
-FORMATS = ("gpkg", "geojson", "coco", "csv", "png")
+FORMATS = (*writers.SUFFIXES, "png")
 """What `Result.save` can write."""
 
 
@@ -84,20 +83,20 @@ class Result:
         totals = np.bincount(self.detections.labels, minlength=len(self.class_names))
         return {name: int(n) for name, n in zip(self.class_names, totals, strict=True) if n}
 
+    def header(self, image_id: int = 1) -> features.Header:
+        """What a file says of the source."""
+        return features.Header(
+            source=self.source,
+            class_names=self.class_names,
+            category_ids=self.category_ids,
+            crs=self.crs,
+            transform=self.transform,
+            image_id=image_id,
+        )
+
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
         """COCO results: image_id, category_id, bbox [x, y, w, h] in pixels, score."""
-        found = self.detections
-        bboxes = box.to_xywh(found.boxes).astype(np.float64).round(3).tolist()
-        scores = found.scores.astype(np.float64).round(6).tolist()
-        return [
-            {
-                "image_id": image_id,
-                "category_id": self.category_ids[label],
-                "bbox": bbox,
-                "score": score,
-            }
-            for bbox, score, label in zip(bboxes, scores, found.labels.tolist(), strict=True)
-        ]
+        return features.coco_results(self.detections, self.header(image_id))
 
     def to_geodataframe(self) -> Any:
         """A geopandas GeoDataFrame in the source's CRS, with the attributes of the GeoPackage.
@@ -110,8 +109,10 @@ class Result:
             raise UsageError(
                 "to_geodataframe needs geopandas: pip install 'rs-tinynet[geo]'"
             ) from error
-        shapes = georef.polygons(georef.corners(self.detections.boxes, self.transform))
-        return geopandas.GeoDataFrame(writers.attributes(self), geometry=shapes, crs=self.crs)
+        header = self.header()
+        shapes = features.shapes(self.detections, header, header.ground_crs)
+        columns = features.columns(self.detections, header)
+        return geopandas.GeoDataFrame(columns, geometry=shapes, crs=self.crs)
 
     def to_supervision(self) -> Any:
         """A `supervision.Detections`. Raises UsageError without the package supervision."""

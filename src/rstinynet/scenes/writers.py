@@ -1,133 +1,167 @@
-"""Detections as files: GeoPackage with a QGIS style, GeoJSON, COCO results, CSV.
+"""Detections as files of every format, chunk by chunk, under their final name only when complete.
 
-Attributes are the same everywhere, ten characters at most so that any format can hold them. Every
-file is written beside and renamed; an empty result keeps its schema and CRS.
+    with writers.create(path, "gpkg", header) as file:
+        file.add(detections)          # as often as there are some
+
+Attributes are the same everywhere (`rstinynet.scenes.features`). A file is written beside and
+renamed when the block ends; an error inside it leaves what was there before. An empty result keeps
+its schema and CRS.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape, quoteattr
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
-import pyogrio.raw
 import shapely
+from pyproj import CRS
 
+from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
-from rstinynet.files import replacing, write_bytes
-from rstinynet.scenes import georef
-from rstinynet.scenes.palette import colour_of
+from rstinynet.files import replacing, replacing_set, write_bytes
+from rstinynet.scenes import features, georef, qgis
+from rstinynet.scenes.features import Header
+from rstinynet.scenes.reader import Scene
+from rstinynet.scenes.vector_files import (
+    LAYER,
+    FlatGeobufFile,
+    GeoParquetFile,
+    OgrFile,
+    pyarrow_parquet,
+)
 
 if TYPE_CHECKING:
-    from pyproj import CRS
-
     from rstinynet.scenes.result import Result
 
-LAYER = "detections"
-"""Name of the GeoPackage's layer."""
-_SUFFIX = {"gpkg": ".gpkg", "geojson": ".geojson", "coco": ".json", "csv": ".csv"}
+SUFFIXES = {
+    "gpkg": ".gpkg",
+    "geojson": ".geojson",
+    "fgb": ".fgb",
+    "parquet": ".parquet",
+    "shp": ".shp",
+    "coco": ".json",
+    "csv": ".csv",
+}
+"""Format -> what its files end with."""
+CHUNK = 20_000
+"""Features written at once; what is added is held back until there are so many."""
+_VECTORS = {"gpkg": OgrFile, "shp": OgrFile, "fgb": FlatGeobufFile, "parquet": GeoParquetFile}
 
 
-def attributes(result: Result) -> dict[str, npt.NDArray[Any]]:
-    """Columns of every vector format, each (N,)."""
-    found = result.detections
-    n = len(found)
-    width, height = georef.sizes_m(found.boxes, result.transform, result.crs)
-    names = np.array(result.class_names, dtype=object)
-    pixels = found.boxes.astype(np.float64)
-    return {
-        "det_id": np.arange(1, n + 1, dtype=np.int64),
-        "class_id": found.labels,
-        "class_name": names[found.labels],
-        "score": found.scores.astype(np.float64).round(6),
-        "px_xmin": pixels[:, 0],
-        "px_ymin": pixels[:, 1],
-        "px_xmax": pixels[:, 2],
-        "px_ymax": pixels[:, 3],
-        "width_m": width.round(4),
-        "height_m": height.round(4),
-        "source": np.full(n, Path(result.source).name, dtype=object),
-    }
+class _Sink(Protocol):
+    """A file that takes one scene's detections at a time."""
+
+    def take(self, found: Detections, header: Header, first_id: int) -> None: ...
+    def end(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class DetectionFile:
+    """A file of detections that grows; made by `create`."""
+
+    def __init__(self, sink: _Sink, header: Header) -> None:
+        self._sink = sink
+        self._header = header
+        self._waiting: list[Detections] = []
+        self._last: Header = header
+        self._written = 0
+
+    def add(self, found: Detections, header: Header | None = None) -> None:
+        """Take detections in pixels of their scene: that of `create`, or of `header`."""
+        header = header or self._header
+        if header is not self._last:
+            self._flush()
+            self._last = header
+        self._waiting.append(found)
+        if sum(map(len, self._waiting)) >= CHUNK:
+            self._flush()
+
+    def end(self) -> None:
+        """Write what is held back and complete the file."""
+        self._flush(even_none=not self._written)
+        self._sink.end()
+
+    def _flush(self, *, even_none: bool = False) -> None:
+        found = Detections.concatenate(self._waiting)
+        self._waiting = []
+        for start in range(0, len(found), CHUNK):
+            part = found[start : start + CHUNK]
+            self._sink.take(part, self._last, self._written + 1)
+            self._written += len(part)
+        if even_none and not self._written:
+            self._sink.take(Detections.empty(), self._last, 1)
+
+
+@contextmanager
+def create(
+    path: Path, kind: str, header: Header, *, crs: CRS | None = None
+) -> Iterator[DetectionFile]:
+    """A file of format `kind` at `path`, complete and renamed when the block ends without error.
+
+    Positions are in `crs`, or in the scene's own system without one; in GeoJSON in EPSG:4326.
+    Without any they are pixels, and a warning says so. Raises UsageError for a format there is
+    not, one that needs a CRS or a package that is missing, or where `path` is the scene itself.
+    """
+    check(kind, header.source, header.ground_crs)
+    refuse_source(header.source, path)
+    if header.ground_crs is None and kind in _VECTORS:
+        georef.warn_unlocated(header.source)
+    target = None if header.ground_crs is None else (crs or header.ground_crs)
+    with (replacing_set if kind == "shp" else replacing)(path) as beside:
+        sink = _sink(beside, kind, header, target)
+        try:
+            file = DetectionFile(sink, header)
+            yield file
+            file.end()
+        finally:
+            sink.close()
+
+
+def check(kind: str, source: str, crs: CRS | None) -> None:
+    """Raise what `create` would of a scene in `crs`, so that a long search need not come first."""
+    if kind not in SUFFIXES:
+        raise UsageError(f"format must be of {', '.join(SUFFIXES)}, not {kind!r}")
+    if kind == "geojson":
+        required_crs(source, crs)
+    if kind == "parquet":
+        pyarrow_parquet()
+
+
+def check_scene(path: str | Path, kinds: Sequence[str], *, bands: Sequence[int] | None) -> None:
+    """`check` for a scene that is not open yet, and whether it can be opened."""
+    with Scene(path, bands=bands) as scene:
+        for kind in kinds:
+            if kind != "png":
+                check(kind, scene.source.name, scene.source.crs)
 
 
 def write(result: Result, stem: Path, kind: str, *, image_id: int = 1) -> dict[str, Path]:
-    """Write one format ("gpkg", "geojson", "coco" or "csv"); the files by what they are."""
-    path = stem.with_name(stem.name + _SUFFIX[kind])
-    refuse_source(result, path)
-    if kind == "coco":
-        write_bytes(path, json.dumps(result.to_coco(image_id), allow_nan=False).encode())
-        return {kind: path}
-    if kind == "csv":
-        write_csv(result, path)
-        return {kind: path}
-    if kind == "geojson":
-        write_geojson(result, path)
-        return {kind: path}
-    write_geopackage(result, path)
+    """Write one format of a whole result; the files by what they are."""
+    path = stem.with_name(stem.name + SUFFIXES[kind])
+    with create(path, kind, result.header(image_id)) as file:
+        file.add(result.detections)
+    return {kind: path} | write_style(path, kind, result.class_names)
+
+
+def write_style(path: Path, kind: str, names: tuple[str, ...]) -> dict[str, Path]:
+    """The QGIS style beside a file that QGIS takes it up for by itself."""
+    if kind not in ("gpkg", "fgb", "shp", "parquet", "geojson"):
+        return {}
     style = path.with_suffix(".qml")
-    write_bytes(style, qgis_style(result.class_names).encode())
-    return {kind: path, "qml": style}
+    write_bytes(style, qgis.style(names).encode())
+    return {"qml": style}
 
 
-def refuse_source(result: Result, path: Path) -> None:
+def refuse_source(source: str, path: Path) -> None:
     """UsageError where writing `path` would replace the image that was searched."""
-    source = Path(result.source)
-    if path.exists() and source.exists() and path.samefile(source):
+    if path.exists() and Path(source).exists() and path.samefile(source):
         raise UsageError(f"{path} would replace the source itself: choose another output folder")
-
-
-def write_geopackage(result: Result, path: Path) -> None:
-    """Polygons in the source's CRS, layer `detections`; pixels and a warning without a CRS."""
-    if result.transform is None:
-        georef.warn_unlocated(result.source)
-    columns = attributes(result)
-    shapes = georef.polygons(georef.corners(result.detections.boxes, result.transform))
-    crs = None if result.crs is None else result.crs.to_wkt()
-    with replacing(path) as beside, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="'crs' was not provided")
-        pyogrio.raw.write(
-            str(beside),
-            geometry=shapely.to_wkb(shapes),
-            field_data=list(columns.values()),
-            fields=np.array(list(columns), dtype=object),
-            geometry_type="Polygon",
-            crs=crs,
-            layer=LAYER,
-            driver="GPKG",
-        )
-
-
-def write_geojson(result: Result, path: Path) -> None:
-    """RFC 7946: longitude and latitude on WGS 84, 7 decimals, counter-clockwise rings.
-
-    Raises UsageError without a CRS, since the format has no other coordinates.
-    """
-    crs = required_crs(result.source, None if result.transform is None else result.crs)
-    ground = georef.corners(result.detections.boxes, result.transform)
-    shapes = georef.polygons(georef.to_lonlat(ground, crs))
-    rings = shapely.get_coordinates(shapes).reshape(len(shapes), 5, 2).round(7)
-    columns = attributes(result)
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    features = [
-        json.dumps(
-            {
-                "type": "Feature",
-                "id": index + 1,
-                "geometry": {"type": "Polygon", "coordinates": [ring.tolist()]},
-                "properties": _plain(dict(zip(columns, row, strict=True))),
-            },
-            allow_nan=False,
-        )
-        for index, (ring, row) in enumerate(zip(rings, rows, strict=True))
-    ]
-    text = '{"type": "FeatureCollection", "features": [\n' + ",\n".join(features) + "\n]}\n"
-    write_bytes(path, text.encode())
 
 
 def required_crs(source: str, crs: CRS | None) -> CRS:
@@ -139,58 +173,148 @@ def required_crs(source: str, crs: CRS | None) -> CRS:
     return crs
 
 
-def write_csv(result: Result, path: Path) -> None:
+def _sink(path: Path, kind: str, header: Header, crs: CRS | None) -> _Sink:
+    if kind == "geojson":
+        return _GeoJSON(path)
+    if kind == "coco":
+        return _Coco(path)
+    if kind == "csv":
+        return _Csv(path, located=crs is not None)
+    return _Vector(path, kind, header, crs)
+
+
+class _Vector:
+    """One of `rstinynet.scenes.vector_files`, given columns and shapes."""
+
+    def __init__(self, path: Path, kind: str, header: Header, crs: CRS | None) -> None:
+        self._path, self._kind, self._crs = path, kind, crs
+        self._names = header.class_names
+        self._file = _VECTORS[kind](path, crs)
+        self._ended = False
+
+    def take(self, found: Detections, header: Header, first_id: int) -> None:
+        shapes = features.shapes(found, header, self._crs)
+        self._file.write(features.columns(found, header, first_id=first_id), shapes)
+
+    def end(self) -> None:
+        self._ended = True
+        self._file.close()
+        if self._kind == "gpkg":
+            qgis.embed(self._path, LAYER, self._names)
+
+    def close(self) -> None:
+        if not self._ended and self._kind == "parquet":
+            self._file.close()
+
+
+class _Text:
+    """A text file open from the first chunk to the last."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _GeoJSON(_Text):
+    """RFC 7946: longitude and latitude on WGS 84, 7 decimals, counter-clockwise rings.
+
+    A box across the 180th meridian is cut in two there, and a warning counts such boxes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file.write('{"type": "FeatureCollection", "features": [')
+        self._any = False
+        self._cut: dict[str, int] = {}
+
+    def take(self, found: Detections, header: Header, first_id: int) -> None:
+        crs = required_crs(header.source, header.ground_crs)
+        lonlat = georef.to_lonlat(georef.corners(found.boxes, header.transform), crs)
+        across = georef.crossing(lonlat)
+        shapes = georef.polygons(georef.unwrapped(lonlat))
+        if across.any():
+            self._cut[header.source] = self._cut.get(header.source, 0) + int(across.sum())
+        rings = shapely.get_coordinates(shapes).reshape(len(shapes), 5, 2).round(7).tolist()
+        rows = _rows(features.columns(found, header, first_id=first_id))
+        for at, (ring, row) in enumerate(zip(rings, rows, strict=True)):
+            kind, coordinates = "Polygon", [ring]
+            if across[at]:
+                kind, coordinates = "MultiPolygon", _multi(shapes[at])
+            feature = {
+                "type": "Feature",
+                "id": first_id + at,
+                "geometry": {"type": kind, "coordinates": coordinates},
+                "properties": row,
+            }
+            self._file.write((",\n" if self._any else "\n") + json.dumps(feature, allow_nan=False))
+            self._any = True
+
+    def end(self) -> None:
+        self._file.write("\n]}\n")
+        self._file.flush()
+        for source, count in self._cut.items():
+            warnings.warn(
+                f"{source}: {count} objects lie across the 180th meridian and are cut in two there",
+                stacklevel=2,
+            )
+
+
+class _Coco(_Text):
+    """COCO results, a list."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file.write("[")
+        self._any = False
+
+    def take(self, found: Detections, header: Header, first_id: int) -> None:
+        for one in features.coco_results(found, header):
+            self._file.write((",\n" if self._any else "\n") + json.dumps(one, allow_nan=False))
+            self._any = True
+
+    def end(self) -> None:
+        self._file.write("\n]\n")
+        self._file.flush()
+
+
+class _Csv(_Text):
     """The attributes, and the centre's longitude and latitude where it has them."""
-    columns = attributes(result)
-    if result.transform is not None and result.crs is not None:
-        middle = georef.corners(result.detections.boxes, result.transform).mean(axis=1)
-        lonlat = georef.to_lonlat(middle, result.crs)
-        columns |= {"lon": lonlat[:, 0].round(7), "lat": lonlat[:, 1].round(7)}
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-        table.writerow(_plain(dict(zip(columns, row, strict=True))).values())
-    write_bytes(path, text.getvalue().encode())
+
+    def __init__(self, path: Path, *, located: bool) -> None:
+        super().__init__(path)
+        self._table = csv.writer(self._file, lineterminator="\n")
+        self._located = located
+        self._any = False
+
+    def take(self, found: Detections, header: Header, first_id: int) -> None:
+        columns = features.columns(found, header, first_id=first_id)
+        if self._located:
+            lonlat = features.centres(found, header, georef.WGS84).round(7)
+            columns |= {"lon": lonlat[:, 0], "lat": lonlat[:, 1]}
+        if not self._any:
+            self._table.writerow(columns)
+            self._any = True
+        for row in _rows(columns):
+            self._table.writerow(row.values())
+
+    def end(self) -> None:
+        self._file.flush()
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with None for what is not known."""
-    return {
-        key: None if isinstance(value, float) and np.isnan(value) else value
-        for key, value in row.items()
-    }
+def _rows(columns: features.Columns) -> Iterator[dict[str, Any]]:
+    """The rows as plain values, None for what is not known."""
+    lists = []
+    for values in columns.values():
+        plain = values.tolist()
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            plain = [None if value != value else value for value in plain]
+        lists.append(plain)
+    for row in zip(*lists, strict=True):
+        yield dict(zip(columns, row, strict=True))
 
 
-def qgis_style(names: tuple[str, ...]) -> str:
-    """A QGIS style (QML): outlines coloured by class, as in the drawn picture."""
-    categories, symbols = [], []
-    for index, name in enumerate(names):
-        red, green, blue = colour_of(index)
-        categories.append(
-            f'<category render="true" symbol="{index}" value={quoteattr(name)} '
-            f"label={quoteattr(escape(name))}/>"
-        )
-        options = {
-            "color": "0,0,0,0",
-            "outline_color": f"{red},{green},{blue},255",
-            "outline_style": "solid",
-            "outline_width": "0.5",
-            "outline_width_unit": "MM",
-            "style": "no",
-        }
-        values = "".join(
-            f'<Option type="QString" name="{key}" value="{value}"/>'
-            for key, value in options.items()
-        )
-        symbols.append(
-            f'<symbol type="fill" name="{index}" alpha="1"><layer class="SimpleFill" enabled="1" '
-            f'pass="0"><Option type="Map">{values}</Option></layer></symbol>'
-        )
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-        '<qgis version="3.28" styleCategories="Symbology">\n'
-        '<renderer-v2 type="categorizedSymbol" attr="class_name" enableorderby="0">\n'
-        f"<categories>{''.join(categories)}</categories>\n<symbols>{''.join(symbols)}</symbols>\n"
-        "</renderer-v2>\n</qgis>\n"
-    )
+def _multi(shape: Any) -> list[Any]:
+    cut = georef.cut_at_dateline(shape)
+    return [[[[round(x, 7), round(y, 7)] for x, y in part.exterior.coords]] for part in cut.geoms]
