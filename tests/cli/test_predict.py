@@ -92,7 +92,7 @@ def test_folder_of_two_with_one_stem(
     assert set(tif["files"]) == {"png", "coco", "gpkg", "qml"}
     files = [*png["files"].values(), *tif["files"].values()]
     assert len(set(files)) == len(files) == len(list(out.iterdir()))
-    assert pyogrio.read_info(tif["files"]["gpkg"])["features"] == 1
+    assert pyogrio.read_info(tif["files"]["gpkg"], layer="detections")["features"] == 1
     assert json.loads(Path(tif["files"]["coco"]).read_text())[0]["image_id"] == tif["image_id"]
 
 
@@ -226,5 +226,6 @@ def test_demo_names_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     for path in (tmp_path / "demo").iterdir():
         assert path.name in shown
-    assert pyogrio.read_info(tmp_path / "demo" / "vegas_pan_detections.gpkg")["crs"] == "EPSG:4326"
+    path = tmp_path / "demo" / "vegas_pan_detections.gpkg"
+    assert pyogrio.read_info(path, layer="detections")["crs"] == "EPSG:4326"
     assert "rstinynet predict YOUR_SCENE.tif" in shown

@@ -112,7 +112,7 @@ def test_nothing_found_keeps_schema_and_crs(
     path = write_tiff(tmp_path / "dark.tif", np.full((64, 64, 3), 9, np.uint8))
     result = detector.predict(path)
     files = result.save(tmp_path / "out", formats=["gpkg", "geojson", "coco", "csv", "png"])
-    info = pyogrio.read_info(files["gpkg"])
+    info = pyogrio.read_info(files["gpkg"], layer="detections")
     assert (info["features"], info["crs"], info["geometry_type"]) == (0, "EPSG:32611", "Polygon")
     assert info["fields"].tolist() == ATTRIBUTES
     assert json.loads(files["geojson"].read_text())["features"] == []
@@ -127,9 +127,9 @@ def test_without_a_crs_positions_are_pixels_with_a_warning(
     assert result.default_formats() == ("png", "coco")
     with pytest.warns(UserWarning, match="written in pixels"):
         files = result.save(tmp_path, formats=["gpkg"])
-    assert pyogrio.read_info(files["gpkg"])["crs"] is None
+    assert pyogrio.read_info(files["gpkg"], layer="detections")["crs"] is None
     np.testing.assert_allclose(
-        pyogrio.read_bounds(files["gpkg"])[1].T, [[10, 20, 26, 27]], atol=1e-3
+        pyogrio.read_bounds(files["gpkg"], layer="detections")[1].T, [[10, 20, 26, 27]], atol=1e-3
     )
     with pytest.raises(UsageError, match="GeoJSON needs"):
         result.save(tmp_path, formats=["geojson"])

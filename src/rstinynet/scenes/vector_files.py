@@ -125,7 +125,8 @@ class GeoParquetFile:
             | {"geometry": pyarrow.array(shapely.to_wkb(shapes), pyarrow.binary())}
         )
         if self._writer is None:
-            self._writer = self._parquet.ParquetWriter(self._path, table.schema, compression="zstd")
+            schema = table.schema.with_metadata({"geo": self._geo()})
+            self._writer = self._parquet.ParquetWriter(self._path, schema, compression="zstd")
         if len(shapes):
             bounds = shapely.total_bounds(shapes)
             self._bounds[:2] = np.minimum(self._bounds[:2], bounds[:2])
@@ -135,6 +136,11 @@ class GeoParquetFile:
     def close(self) -> None:
         if self._writer is None:
             return
+        # The extent is known only now; readers of the Arrow schema find the rest there.
+        self._writer.add_key_value_metadata({"geo": self._geo()})
+        self._writer.close()
+
+    def _geo(self) -> str:
         geometry: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": ["Polygon"],
@@ -144,8 +150,7 @@ class GeoParquetFile:
         if np.isfinite(self._bounds).all():
             geometry["bbox"] = self._bounds.tolist()
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-        self._writer.add_key_value_metadata({"geo": json.dumps(geo)})
-        self._writer.close()
+        return json.dumps(geo)
 
 
 def pyarrow_parquet() -> Any:

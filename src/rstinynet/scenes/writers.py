@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -51,7 +52,22 @@ SUFFIXES = {
 """Format -> what its files end with."""
 CHUNK = 20_000
 """Features written at once; what is added is held back until there are so many."""
-_VECTORS = {"gpkg": OgrFile, "shp": OgrFile, "fgb": FlatGeobufFile, "parquet": GeoParquetFile}
+_STYLED = ("gpkg", "geojson", "fgb", "parquet", "shp")
+
+
+class _Features(Protocol):
+    """One of `rstinynet.scenes.vector_files`."""
+
+    def write(self, columns: features.Columns, shapes: features.Shapes) -> None: ...
+    def close(self) -> None: ...
+
+
+_VECTORS: dict[str, Callable[[Path, CRS | None], _Features]] = {
+    "gpkg": OgrFile,
+    "shp": OgrFile,
+    "fgb": FlatGeobufFile,
+    "parquet": GeoParquetFile,
+}
 
 
 class _Sink(Protocol):
@@ -151,7 +167,7 @@ def write(result: Result, stem: Path, kind: str, *, image_id: int = 1) -> dict[s
 
 def write_style(path: Path, kind: str, names: tuple[str, ...]) -> dict[str, Path]:
     """The QGIS style beside a file that QGIS takes it up for by itself."""
-    if kind not in ("gpkg", "fgb", "shp", "parquet", "geojson"):
+    if kind not in _STYLED:
         return {}
     style = path.with_suffix(".qml")
     write_bytes(style, qgis.style(names).encode())
@@ -160,7 +176,7 @@ def write_style(path: Path, kind: str, names: tuple[str, ...]) -> dict[str, Path
 
 def refuse_source(source: str, path: Path) -> None:
     """UsageError where writing `path` would replace the image that was searched."""
-    if path.exists() and Path(source).exists() and path.samefile(source):
+    if path.exists() and os.path.exists(source) and path.samefile(source):
         raise UsageError(f"{path} would replace the source itself: choose another output folder")
 
 
@@ -184,7 +200,7 @@ def _sink(path: Path, kind: str, header: Header, crs: CRS | None) -> _Sink:
 
 
 class _Vector:
-    """One of `rstinynet.scenes.vector_files`, given columns and shapes."""
+    """A file that is given columns and shapes."""
 
     def __init__(self, path: Path, kind: str, header: Header, crs: CRS | None) -> None:
         self._path, self._kind, self._crs = path, kind, crs
