@@ -103,7 +103,7 @@ def test_the_eight_symmetries_differ():
 
 def test_at_native_scale_pixels_are_unchanged():
     piece = scene(96, 96)
-    chosen = dataclasses.replace(PLAIN, symmetries=False)
+    chosen = dataclasses.replace(PLAIN, symmetries="none")
     sample, counts = augment([piece], chosen, generator())
     np.testing.assert_array_equal(sample.image, piece.image)
     np.testing.assert_array_equal(sample.boxes, piece.boxes)
@@ -121,7 +121,7 @@ def test_what_a_cut_hides_is_ignored_and_counted():
     boxes = np.array([[-8, 0, 1, 10], [-2, 20, 8, 30], [50, 50, 51, 60], [-9, 70, -1, 80]])
     piece = Piece(image, boxes.astype(np.float32), np.arange(4), np.zeros(4, np.bool_))
     chosen = dataclasses.replace(
-        PLAIN, symmetries=False, focus_prob=0, min_box_px=2, min_visibility=0.5
+        PLAIN, symmetries="none", focus_prob=0, min_box_px=2, min_visibility=0.5
     )
     sample, counts = cut(piece, (96, 96), chosen, generator())
     assert counts == AugmentCounts(kept=1, cut=1, small=1)
@@ -212,6 +212,12 @@ def test_each_change_of_colour_changes_and_keeps_the_form(name):
         {"hsv": (0.1, 2, 0)},
         {"min_visibility": 2},
         {"min_box_px": -1},
+        {"fit": "stretch"},
+        {"symmetries": "vertical"},
+        {"cut_boxes": "keep"},
+        {"translate": 0.6},
+        {"degrees": -1},
+        {"shear": 60},
     ],
 )
 def test_settings_outside_their_range_are_usage_errors(wrong):

@@ -49,6 +49,8 @@ def test_settings_are_changed_by_text():
                 "augment.mosaic_prob=0.25",
                 "topk=13",
                 "scale=0.5,2",
+                "symmetries=none",
+                "fit=letterbox",
             ]
         )
         | {"max_minutes": "none", "licence": "CC BY 4.0"},
@@ -56,13 +58,16 @@ def test_settings_are_changed_by_text():
     assert (changed.lr0, changed.warmup_iterations, changed.max_minutes) == (1e-3, 50, None)
     assert (changed.augment.mosaic_prob, changed.loss.topk) == (0.25, 13)
     assert changed.augment.scale == (0.5, 2.0)
+    assert (changed.augment.symmetries, changed.augment.fit) == ("none", "letterbox")
     assert changed.licence == "CC BY 4.0"
     assert set(overrides.differences(changed)) == {
         "lr0",
         "warmup_iterations",
         "licence",
         "augment.mosaic_prob",
+        "augment.fit",
         "augment.scale",
+        "augment.symmetries",
         "loss.topk",
     }
 

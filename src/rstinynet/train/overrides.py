@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -124,7 +124,8 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
-    if isinstance(value, str) and kind is not str:
+    # `none` and `off` are words where a setting is one of several words.
+    if isinstance(value, str) and kind is not str and get_origin(kind) is not Literal:
         text = value
         if "," in text and not text.startswith("["):
             text = f"[{text}]"

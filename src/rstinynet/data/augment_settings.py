@@ -1,0 +1,82 @@
+"""Every setting of the augmentation, with its range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from rstinynet.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentSettings:
+    """What is done to a training image. Every `*_prob` is a probability in [0, 1]."""
+
+    imgsz: int = 640
+    """Side of the square sample, pixels; a multiple of 32."""
+    fit: Literal["native", "letterbox"] = "native"
+    """native: a window is cut at a zoom about the image's own resolution. letterbox: the image is
+    first fitted to the square, whatever its size, and the zoom is about that (YOLO11)."""
+    mosaic_prob: float = 1.0
+    """Four images in one sample instead of one."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Lowest and highest zoom, drawn log-uniformly; with `letterbox` uniformly, as YOLO11 does."""
+    translate: float = 0.0
+    """With `letterbox`, largest shift of the content, as a share of the side. Native windows lie
+    anywhere in the image in any case."""
+    degrees: float = 0.0
+    """Largest rotation to either side. A turned box is the one that encloses the turned corners."""
+    shear: float = 0.0
+    """Largest shear along either axis, degrees."""
+    focus_prob: float = 0.5
+    """A native window is placed on a random object (of a random class) instead of anywhere."""
+    symmetries: Literal["all", "horizontal", "none"] = "all"
+    """all: one of the eight symmetries of the square, flips and quarter turns. horizontal: left
+    and right are swapped for half of the samples (YOLO11)."""
+    hsv: tuple[float, float, float] = (0.015, 0.7, 0.4)
+    """Largest relative change of hue, saturation and value."""
+    grey_prob: float = 0.1
+    """The look of a panchromatic sensor: one band with its own contrast and gamma."""
+    contrast_prob: float = 0.2
+    """Another contrast, brightness and gamma."""
+    blur_prob: float = 0.05
+    """Gaussian blur, sigma 0.3 to 1.2 pixels."""
+    noise_prob: float = 0.05
+    """Gaussian noise, the same in all bands, sigma 2 to 10 grey levels."""
+    min_box_px: float = 2.0
+    """A box whose shorter side is less, in pixels of the sample, is lost."""
+    min_visibility: float = 0.25
+    """A box of which less than this share of its area is in the window likewise."""
+    cut_boxes: Literal["ignore", "drop"] = "ignore"
+    """What becomes of a lost box: a region to ignore, or background (YOLO11)."""
+
+    def __post_init__(self) -> None:
+        if self.imgsz < 32 or self.imgsz % 32:
+            raise UsageError(f"imgsz must be a multiple of 32, at least 32, not {self.imgsz}")
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if name.endswith("_prob") and not 0 <= value <= 1:
+                raise UsageError(f"{name} must lie in [0, 1], not {value}")
+        for name, kind in get_type_hints(AugmentSettings).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise UsageError(
+                    f"{name} must be {' or '.join(get_args(kind))}, not {getattr(self, name)!r}"
+                )
+        low, high = self.scale
+        if not 0.05 <= low <= high <= 20:
+            raise UsageError(
+                f"scale must be (low, high) with 0.05 <= low <= high <= 20: {self.scale}"
+            )
+        if not all(0 <= gain <= 1 for gain in self.hsv) or len(self.hsv) != 3:
+            raise UsageError(f"hsv must be three numbers in [0, 1], not {self.hsv}")
+        if self.min_box_px < 0 or not 0 <= self.min_visibility <= 1:
+            raise UsageError(
+                "min_box_px must be at least 0 and min_visibility lie in [0, 1], not "
+                f"{self.min_box_px} and {self.min_visibility}"
+            )
+        if not 0 <= self.translate <= 0.5:
+            raise UsageError(f"translate must lie in [0, 0.5], not {self.translate}")
+        if not 0 <= self.degrees <= 180:
+            raise UsageError(f"degrees must lie in [0, 180], not {self.degrees}")
+        if not 0 <= self.shear <= 45:
+            raise UsageError(f"shear must lie in [0, 45] degrees, not {self.shear}")
