@@ -17,6 +17,7 @@ def test_operations_of_yolo11m_with_attentions_products() -> None:
 
 def test_ours_costs_less_than_its_goal() -> None:
     assert cost_of_named("rs-tinynet-m").gflops <= 145
+    assert cost_of_named("rs-tinynet-n").gflops <= 2 * cost_of_named("yolo11n").gflops
 
 
 def test_training_only_parts_are_not_counted() -> None:

@@ -59,6 +59,8 @@ class PFDHConfig:
     """Channels of every level after fusion."""
     reduced: tuple[int, ...] | None = None
     """Channels inside the fusion, by level; None: an eighth of the neck's (as published)."""
+    light_head: bool = False
+    """Box branch of depthwise and 1x1 convolutions, class branch no wider than `width`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

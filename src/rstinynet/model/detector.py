@@ -66,14 +66,15 @@ class DetectorModel(nn.Module):
         if config.pfdh is None:
             self.head = Head(channels, config.strides, config.num_classes)
         else:
-            width = config.pfdh.width
+            width, light = config.pfdh.width, config.pfdh.light_head
             self.fusion = ProgressiveFusion(channels, width=width, reduced=config.pfdh.reduced)
             self.head = Head(
                 [width] * len(channels),
                 config.strides,
                 config.num_classes,
                 box_width=_FUSED_HEAD[0],
-                class_width=_FUSED_HEAD[1],
+                class_width=width if light else _FUSED_HEAD[1],
+                light=light,
             )
         self.auxiliary_branch: AuxiliaryBranch | None = None
         self.auxiliary_head: Head | None = None

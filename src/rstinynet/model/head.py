@@ -16,7 +16,8 @@ class Head(nn.Module):
     """Maps of each level (B, C_l, H, W) to raw maps (B, 64 + classes, H, W).
 
     Biases start so that the expected side is small and a class is as likely as five objects of an
-    image of 640 pixels make it, as in YOLO11.
+    image of 640 pixels make it, as in YOLO11. A `light` head's box branch is built like its class
+    branch.
     """
 
     def __init__(
@@ -27,24 +28,23 @@ class Head(nn.Module):
         *,
         box_width: int | None = None,
         class_width: int | None = None,
+        light: bool = False,
     ) -> None:
         super().__init__()
         box_width = box_width or max(16, channels[0] // 4, 4 * REG_MAX)
         class_width = class_width or max(channels[0], min(num_classes, 100))
         self.box = nn.ModuleList(
             nn.Sequential(
-                Conv(width, box_width, 3),
-                Conv(box_width, box_width, 3),
+                *(_pair(width, box_width) if light else [Conv(width, box_width, 3)]),
+                *(_pair(box_width, box_width) if light else [Conv(box_width, box_width, 3)]),
                 nn.Conv2d(box_width, 4 * REG_MAX, 1),
             )
             for width in channels
         )
         self.classify = nn.ModuleList(
             nn.Sequential(
-                depthwise(width, width, 3),
-                Conv(width, class_width),
-                depthwise(class_width, class_width, 3),
-                Conv(class_width, class_width),
+                *_pair(width, class_width),
+                *_pair(class_width, class_width),
                 nn.Conv2d(class_width, num_classes, 1),
             )
             for width in channels
@@ -64,6 +64,11 @@ class Head(nn.Module):
             torch.cat([box(x), classify(x)], dim=1)
             for box, classify, x in zip(self.box, self.classify, levels, strict=True)
         ]
+
+
+def _pair(channels_in: int, channels_out: int) -> list[Conv]:
+    """A depthwise 3×3 and a 1×1 convolution."""
+    return [depthwise(channels_in, channels_in, 3), Conv(channels_in, channels_out)]
 
 
 def _last(branch: nn.Module) -> nn.Conv2d:
