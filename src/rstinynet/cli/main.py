@@ -27,6 +27,8 @@ VERBS = {
     "predict": "Find objects in images and GeoTIFF scenes.",
     "info": "Parameters, cost and metadata of a model.",
     "data": "Prepare, check, convert, divide and count data sets.",
+    "ablate": "Train the paper's ablation and write it beside the published one.",
+    "tables": "Print the paper's tables with published and measured rows.",
     "demo": "Find the vehicles of the sample scene.",
 }
 """Every verb with its line of help. Verb V is the function (or the typer application) V

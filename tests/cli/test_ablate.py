@@ -1,0 +1,66 @@
+"""`rstinynet ablate` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rstinynet.cli.main import run
+from rstinynet.data.synthetic import make_synthetic
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    make_synthetic(folder, images=2, size=64)
+    make_synthetic(folder, images=2, size=64, split="val")
+    return str(folder)
+
+
+SMALL = ["--recipe", "short", "--epochs", "1", "--batch", "2", "--imgsz", "64", "--device", "cpu"]
+
+
+def test_trains_the_rows_named_and_writes_three_tables(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["ablate", "--data", data, "--out", str(out), *SMALL, "--rows", "baseline,p2"]
+    assert run([*arguments, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [each["row"] for each in printed["runs"]] == ["baseline", "p2"]
+    assert {path.name for path in out.iterdir()} == {
+        "ablation.json",
+        "runs",
+        "table.md",
+        "table.csv",
+        "table.tex",
+    }
+    assert "baseline + P2 (control)" in (out / "table.md").read_text()
+    assert run([*arguments, "--set", "lr0=0.5", "--rows", "p2"]) == 2
+    assert "recipe.lr0 was" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["ablate", "--data", data, "--out", str(out), *SMALL, "--rows", "baseline,full"]
+    assert run([*arguments, "--scale", "m", "--seeds", "0,1", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n| ") == 4
+    assert "paper-full-m" in printed
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "message"),
+    [
+        (["--scale", "q"], 2, "--scale must be one of n, s, m, l, x"),
+        (["--rows", "mdca,nothing"], 2, "nothing"),
+        (["--seeds", "0,a"], 2, "whole numbers"),
+        (["--set", "seed=3"], 2, "--seeds"),
+        (["--recipe", "papre"], 2, "did you mean 'paper'"),
+        (["--data", "nowhere"], 3, "nowhere"),
+    ],
+)
+def test_mistakes_are_answered(data, extra, code, message, tmp_path, capsys):
+    assert run(["ablate", "--data", data, "--out", str(tmp_path / "out"), *extra]) == code
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
