@@ -100,8 +100,8 @@ def test_another_shape_is_named(file, metadata):
 
 
 def test_a_missing_tensor_is_named(file, metadata):
-    rewrite(file, lambda tensors: tensors.pop("head.box.0.2.bias"), metadata)
-    with pytest.raises(WeightsError, match=r"head\.box\.0\.2\.bias.* is missing"):
+    rewrite(file, lambda tensors: tensors.pop("head.box.0.4.bias"), metadata)
+    with pytest.raises(WeightsError, match=r"head\.box\.0\.4\.bias.* is missing"):
         load_weights(file)
 
 
@@ -112,7 +112,7 @@ def test_an_unknown_tensor_is_named(file, metadata):
 
 
 def test_values_that_are_not_finite_are_refused(file, metadata):
-    rewrite(file, lambda tensors: tensors["head.box.0.2.bias"].fill_(float("nan")), metadata)
+    rewrite(file, lambda tensors: tensors["head.box.0.4.bias"].fill_(float("nan")), metadata)
     with pytest.raises(WeightsError, match="not finite"):
         load_weights(file)
 
