@@ -43,23 +43,28 @@ def best_thresholds(
     labelled: LabelledSet, found: Mapping[int, Detections], *, iou: float = 0.5
 ) -> list[Threshold]:
     """One threshold a class of `labelled`, from detections by image id with its labels."""
-    chosen = []
-    for label in range(len(labelled.categories)):
-        scores: list[npt.NDArray[np.float32]] = []
-        right: list[npt.NDArray[np.bool_]] = []
-        objects = 0
-        for image in labelled.images:
-            mine = image.labels == label
-            if not (image.known[label] and image.exhaustive[label]):
-                continue
-            objects += int((mine & ~image.crowd).sum())
-            detections = found.get(image.id, Detections.empty())
-            detections = detections[detections.labels == label].sorted_by_score()
-            verdict, counts = _judge(detections.boxes, image, mine, iou)
-            scores.append(detections.scores[counts])
-            right.append(verdict[counts])
-        chosen.append(_best(scores, right, objects))
-    return chosen
+    return [_best(*judged(labelled, found, label, iou)) for label in range(len(labelled.names))]
+
+
+def judged(
+    labelled: LabelledSet, found: Mapping[int, Detections], label: int, iou: float
+) -> tuple[Float32Array, npt.NDArray[np.bool_], int]:
+    """Scores (N,) of a class's detections that count, whether each is right (N,), and the number
+    of its objects."""
+    scores = [np.zeros(0, np.float32)]
+    right = [np.zeros(0, np.bool_)]
+    objects = 0
+    for image in labelled.images:
+        mine = image.labels == label
+        if not (image.known[label] and image.exhaustive[label]):
+            continue
+        objects += int((mine & ~image.crowd).sum())
+        detections = found.get(image.id, Detections.empty())
+        detections = detections[detections.labels == label].sorted_by_score()
+        verdict, counts = _judge(detections.boxes, image, mine, iou)
+        scores.append(detections.scores[counts])
+        right.append(verdict[counts])
+    return np.concatenate(scores), np.concatenate(right), objects
 
 
 def _judge(
@@ -83,11 +88,7 @@ def _judge(
     return verdict, counts
 
 
-def _best(
-    scores: list[npt.NDArray[np.float32]], right: list[npt.NDArray[np.bool_]], objects: int
-) -> Threshold:
-    score = np.concatenate(scores) if scores else np.zeros(0, np.float32)
-    hit = np.concatenate(right) if right else np.zeros(0, np.bool_)
+def _best(score: Float32Array, hit: npt.NDArray[np.bool_], objects: int) -> Threshold:
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(hit[order])
     if not objects or not len(hits) or not hits[-1]:

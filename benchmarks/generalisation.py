@@ -1,0 +1,215 @@
+"""How a detector's numbers change with what the camera did: one table, and curves as a picture.
+
+    .venv/bin/python benchmarks/generalisation.py --data DIR --model rs-tinynet-lite --out OUT
+
+Every image of the split is changed in one way and by one amount, its boxes with it, and the split
+is evaluated anew: grey, 16-bit with a narrow range, scale, haze, blur, rotation. Sizes are those of
+the changed image. `--images N` takes the first N images that have objects, for a quick look; the
+table says how many there were. Below it: how far scores are from precision (calibration).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rstinynet import files
+from rstinynet.boxes import area, clip
+from rstinynet.data.annotations import LabelledImage, LabelledSet
+from rstinynet.data.folder import open_split
+from rstinynet.data.image import read_rgb, to_rgb8
+from rstinynet.evaluate.calibration import best_temperature, outcomes, reliability, tempered
+from rstinynet.evaluate.coco import MAX_DET, evaluate
+from rstinynet.evaluate.run import detector_cap
+from rstinynet.scenes.detector import Detector
+
+LEAST_CONF = 0.001
+SHOWN = ("ap", "ap50", "ap_vt", "ap_t", "ap_s", "ap_m")
+Pixels = np.ndarray
+
+
+@dataclass(frozen=True)
+class Change:
+    """One way to change an image: pixels (H, W, 3) to pixels, and where points (N, 2) go."""
+
+    kind: str
+    amount: float
+    unit: str
+    pixels: Callable[[Pixels], Pixels]
+    points: Callable[[np.ndarray, int, int], np.ndarray] = lambda points, width, height: points
+
+
+def grey(image: Pixels) -> Pixels:
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def sixteen_bit(share: float) -> Callable[[Pixels], Pixels]:
+    """As a sensor of 11 bits stores it, using a share of its range; stretched as on reading."""
+
+    def change(image: Pixels) -> Pixels:
+        stored = (200 + image.astype(np.float32) / 255 * (2047 - 200) * share).astype(np.uint16)
+        return to_rgb8(stored)
+
+    return change
+
+
+def resized(factor: float) -> Change:
+    def change(image: Pixels) -> Pixels:
+        height, width = image.shape[:2]
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        return cv2.resize(image, size, interpolation=way)
+
+    return Change("scale", factor, "x", change, lambda points, width, height: points * factor)
+
+
+def haze(amount: float) -> Callable[[Pixels], Pixels]:
+    """Mixed with white light of the sky."""
+    return lambda image: (image * (1 - amount) + 235 * amount + 0.5).astype(np.uint8)
+
+
+def blur(sigma: float) -> Callable[[Pixels], Pixels]:
+    return lambda image: cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image
+
+
+def rotated(degrees: float) -> Change:
+    """About the centre, onto a canvas that holds the whole image; the corners are grey."""
+
+    def matrix(width: int, height: int) -> tuple[np.ndarray, tuple[int, int]]:
+        turn = np.deg2rad(degrees)
+        cos, sin = abs(np.cos(turn)), abs(np.sin(turn))
+        size = (int(np.ceil(width * cos + height * sin)), int(np.ceil(width * sin + height * cos)))
+        way = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
+        way[:, 2] += np.array(size) / 2 - np.array([width, height]) / 2
+        return way, size
+
+    def change(image: Pixels) -> Pixels:
+        way, size = matrix(image.shape[1], image.shape[0])
+        return cv2.warpAffine(image, way, size, borderValue=(114, 114, 114))
+
+    def move(points: np.ndarray, width: int, height: int) -> np.ndarray:
+        way, _ = matrix(width, height)
+        return points @ way[:, :2].T + way[:, 2]
+
+    return Change("rotation", degrees, "degrees", change, move)
+
+
+def changes() -> list[Change]:
+    return [
+        Change("none", 0.0, "", lambda image: image),
+        Change("grey", 1.0, "", grey),
+        *(Change("16-bit range", share, "", sixteen_bit(share)) for share in (1.0, 0.25, 0.05)),
+        *(resized(factor) for factor in (0.5, 0.71, 1.41, 2.0)),
+        *(Change("haze", amount, "", haze(amount)) for amount in (0.25, 0.5, 0.75)),
+        *(Change("blur", sigma, "px", blur(sigma)) for sigma in (0.7, 1.4, 2.8)),
+        *(rotated(degrees) for degrees in (15.0, 45.0, 90.0)),
+    ]
+
+
+def changed(image: LabelledImage, change: Change, shape: tuple[int, ...]) -> LabelledImage:
+    """The image's labels after the change; a turned box is the upright one around its corners.
+
+    Upright boxes around turned ones are larger than the objects; AP at a slant is a lower bound.
+    """
+    corners = image.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2).astype(np.float64)
+    moved = change.points(corners, image.width, image.height).reshape(-1, 4, 2)
+    boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).reshape(-1, 4)
+    height, width = shape[:2]
+    boxes = clip(boxes.astype(np.float32), width=width, height=height)
+    # Sizes stay those of the object in the changed image: by the change of area of its box.
+    areas = image.areas * (change.amount**2 if change.kind == "scale" else 1.0)
+    solid = area(boxes) > 0
+    return replace(
+        image, width=width, height=height, boxes=boxes[solid], labels=image.labels[solid],
+        areas=areas[solid], crowd=image.crowd[solid],
+    )  # fmt: skip
+
+
+def measure(detector: Detector, labelled: LabelledSet, change: Change):
+    found, images = {}, []
+    for done, image in enumerate(labelled.images):
+        pixels = np.ascontiguousarray(change.pixels(read_rgb(image.path)))
+        images.append(changed(image, change, pixels.shape))
+        found[image.id] = detector.detect(pixels, conf=LEAST_CONF, max_det=detector_cap(MAX_DET))
+        print(f"\r{change.kind} {change.amount:g}: {done + 1}/{len(labelled)}", end="",
+              file=sys.stderr, flush=True)  # fmt: skip
+    print(file=sys.stderr)
+    moved = replace(labelled, images=tuple(images))
+    return moved, found, evaluate(moved, found).as_dict()
+
+
+def draw(rows: list[dict], target: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    kinds = [kind for kind in dict.fromkeys(row["kind"] for row in rows) if kind != "none"]
+    base = next(row for row in rows if row["kind"] == "none")
+    figure = Figure(figsize=(3 * len(kinds), 2.8), layout="constrained")
+    for axis, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
+        points = [row for row in rows if row["kind"] == kind]
+        start = {"scale": 1.0, "16-bit range": None}.get(kind, 0.0)
+        for name in ("ap", "ap_t", "ap_s"):
+            line = [(row["amount"], row[name]) for row in points if row[name] is not None]
+            if start is not None and base[name] is not None:
+                line = sorted([(start, base[name]), *line])
+            axis.plot(*zip(*line, strict=True), marker="o", label=name) if line else None
+        axis.set_title(kind)
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("AP")
+    figure.axes[0].legend()
+    FigureCanvasAgg(figure)
+    with files.replacing(target) as beside:
+        figure.savefig(beside, dpi=80)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--model", default="rs-tinynet-lite")
+    parser.add_argument("--images", type=int, help="only the first so many images with objects")
+    parser.add_argument("--out", type=Path, help="folder for table.md, table.json, curves.png")
+    options = parser.parse_args()
+    labelled = open_split(options.data, options.split)
+    if options.images is not None:
+        some = [image for image in labelled.images if (~image.crowd).any()][: options.images]
+        labelled = replace(labelled, images=tuple(some))
+    detector = Detector.load(options.model)
+    rows = []
+    for change in changes():
+        moved, found, report = measure(detector, labelled, change)
+        row = {"kind": change.kind, "amount": change.amount, "unit": change.unit}
+        rows.append(row | {name: report[name] for name in SHOWN})
+        if change.kind == "none":
+            scores, right = outcomes(moved, found)
+    temperature = best_temperature(scores, right)
+    before, after = reliability(scores, right), reliability(tempered(scores, temperature), right)
+    lines = [f"{options.model}, {options.split}, {len(labelled)} images", ""]
+    lines += ["| change | amount | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 2) + "|"]
+    for row in rows:
+        values = ["-" if row[name] is None else f"{100 * row[name]:.1f}" for name in SHOWN]
+        lines.append(f"| {row['kind']} | {row['amount']:g} {row['unit']} | {' | '.join(values)} |")
+    lines += ["", "| score above | detections | mean score | share right |", "|---|---|---|---|"]
+    for each in before.bins:
+        lines.append(f"| {each.low:.1f} | {each.count} | {each.score:.3f} | {each.precision:.3f} |")
+    lines += ["", f"Expected calibration error {before.ece:.3f}; {after.ece:.3f} at temperature "
+              f"{temperature:.2f}, chosen on the same images."]  # fmt: skip
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.out is not None:
+        files.write_bytes(options.out / "table.md", text.encode())
+        record = {"rows": rows, "reliability": before.as_dict(), "temperature": temperature,
+                  "ece_after": after.ece, "images": len(labelled)}  # fmt: skip
+        files.write_bytes(options.out / "table.json", json.dumps(record, indent=1).encode())
+        draw(rows, options.out / "curves.png")
+
+
+if __name__ == "__main__":
+    main()

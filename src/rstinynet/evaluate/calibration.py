@@ -1,0 +1,138 @@
+"""Whether a score is the share of its detections that are right, and a temperature that mends it.
+
+Reliability and expected calibration error as Guo et al., "On Calibration of Modern Neural
+Networks", ICML 2017, with COCO's matching deciding what is right: over detections, so that what
+was not found does not count here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rstinynet.data.annotations import LabelledSet
+from rstinynet.detections import Detections
+from rstinynet.errors import DataError
+from rstinynet.evaluate.thresholds import judged
+
+BINS = 10
+LEAST_SCORE = 0.05
+"""Detections below are left out: nobody reads them, and they are most of all."""
+TEMPERATURES = (0.2, 5.0)
+"""Where the temperature is looked for."""
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """Detections whose score lies in (low, high]."""
+
+    low: float
+    high: float
+    count: int
+    score: float
+    """Mean score; 0 where there are none."""
+    precision: float
+    """Share that is right; 0 where there are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """How far scores are from precision."""
+
+    bins: tuple[Bin, ...]
+    ece: float
+    """Expected calibration error: mean of |score - precision| over bins, by their counts."""
+    detections: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def outcomes(
+    labelled: LabelledSet,
+    found: Mapping[int, Detections],
+    *,
+    iou: float = 0.5,
+    least: float = LEAST_SCORE,
+) -> tuple[Float64Array, BoolArray]:
+    """Scores (N,) above `least` of all classes, and whether each detection is right (N,).
+
+    Classes that an image does not know, and detections on regions to ignore, are left out.
+    """
+    scores, right = [np.zeros(0)], [np.zeros(0, np.bool_)]
+    for label in range(len(labelled.categories)):
+        mine, hits, _ = judged(labelled, found, label, iou)
+        keep = mine > least
+        scores.append(mine[keep].astype(np.float64))
+        right.append(hits[keep])
+    return np.concatenate(scores), np.concatenate(right)
+
+
+def reliability(scores: Float64Array, right: BoolArray, *, bins: int = BINS) -> Reliability:
+    """The reliability curve of scores (N,) in [0, 1] with outcomes (N,), in equal bins."""
+    at = np.clip(np.ceil(scores * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(at, minlength=bins)
+    whole = np.maximum(count, 1)
+    score = np.bincount(at, scores, minlength=bins) / whole
+    precision = np.bincount(at, right, minlength=bins) / whole
+    error = float((np.abs(score - precision) * count).sum() / max(len(scores), 1))
+    return Reliability(
+        bins=tuple(
+            Bin(
+                low=i / bins,
+                high=(i + 1) / bins,
+                count=int(count[i]),
+                score=float(score[i]),
+                precision=float(precision[i]),
+            )
+            for i in range(bins)
+        ),
+        ece=error,
+        detections=len(scores),
+    )
+
+
+def tempered(scores: npt.NDArray[Any], temperature: float) -> Float64Array:
+    """Scores after their logits are divided by the temperature; their order stays."""
+    p = np.clip(np.asarray(scores, np.float64), 1e-12, 1 - 1e-12)
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + ((1 - p) / p) ** (1 / temperature)))
+
+
+def best_temperature(scores: Float64Array, right: BoolArray) -> float:
+    """The temperature with the least negative log-likelihood of the outcomes.
+
+    The loss is convex in 1/T, so a golden-section search finds its one minimum.
+
+    Raises:
+        DataError: all detections are right, or none is: any temperature would be arbitrary.
+    """
+    if right.all() or not right.any():
+        raise DataError(
+            f"{int(right.sum())} of {len(right)} detections are right: a temperature needs both "
+            "right and wrong ones; take more images or better weights"
+        )
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    ratio = (5**0.5 - 1) / 2
+    a, b = high - ratio * (high - low), low + ratio * (high - low)
+    while high - low > 1e-5:
+        if _loss(scores, right, 1 / a) <= _loss(scores, right, 1 / b):
+            high, b = b, a
+            a = high - ratio * (high - low)
+        else:
+            low, a = a, b
+            b = low + ratio * (high - low)
+    return float(2 / (low + high))
+
+
+def _loss(scores: Float64Array, right: BoolArray, temperature: float) -> float:
+    p = np.clip(tempered(scores, temperature), 1e-12, 1 - 1e-12)
+    return float(-np.where(right, np.log(p), np.log1p(-p)).mean())
