@@ -66,11 +66,15 @@ def predict(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1. (default: a GPU where there is one)")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same command was interrupted.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="A summary as JSON on stdout.")] = False,
 ) -> None:
     """Find objects in images and GeoTIFF scenes of any size; draw them and write them to files.
 
-    Scenes larger than a tile are searched tile by tile.
+    Scenes larger than a tile are searched tile by tile. A search that was interrupted or killed
+    goes on with --resume, and gives what it would have given unbroken.
 
     A source that cannot be used is reported, the others are done; the exit code is then 3 (2 where
     the options suit no source).
@@ -121,8 +125,13 @@ def predict(
                 progress.update(task, completed=done, total=total)
 
             try:
-                output = Output(folder=out, name=name, formats=formats, image_id=image_id)
+                output = Output(
+                    folder=out, name=name, formats=formats, image_id=image_id, resume=resume
+                )
                 record = search(detector, path, options=options, output=output, progress=advance)
+            except KeyboardInterrupt as stop:
+                console.print(escape(str(stop)), soft_wrap=True)
+                raise
             except _one_sources_errors() as error:
                 fail(error, str(path))
             else:
@@ -167,6 +176,13 @@ class Output:
     """None: what suits the source."""
     image_id: int = 1
     """In the COCO results."""
+    resume: bool = False
+    """Go on where an earlier run into the same folder stopped."""
+
+    @property
+    def ledger(self) -> Path:
+        """The folder of finished tiles while the search lasts."""
+        return self.folder / f"{self.name}_detections.ledger"
 
 
 def search(
@@ -179,17 +195,24 @@ def search(
 ) -> dict[str, Any]:
     """Search one source, write its files, and describe both as the JSON summary does."""
     from rstinynet.scenes import stream, writers
+    from rstinynet.scenes.ledger import Ledger
 
     start = time.perf_counter()
     # Before a search that may take an hour.
     writers.check_scene(path, output.formats or (), bands=options.bands)
-    result = stream.predict(detector, path, options, progress=progress)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        files = result.save(
-            output.folder, formats=output.formats, name=output.name, image_id=output.image_id
-        )
-    notes = [*result.notes, *dict.fromkeys(str(warning.message) for warning in caught)]
+    with Ledger(output.ledger, resume=output.resume) as ledger:
+        try:
+            result = stream.predict(detector, path, options, progress=progress, ledger=ledger)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(ledger.story(path.name)) from stop
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            files = result.save(
+                output.folder, formats=output.formats, name=output.name, image_id=output.image_id
+            )
+        ledger.finish()
+    said = dict.fromkeys(str(warning.message) for warning in caught)
+    notes = [*result.notes, *ledger.notes, *said]
     return {
         "source": str(path),
         "image_id": output.image_id,
@@ -200,6 +223,7 @@ def search(
         "counts": result.counts(),
         "files": {kind: str(file) for kind, file in files.items()},
         "notes": notes,
+        "resumed_tiles": ledger.resumed,
         "seconds": round(time.perf_counter() - start, 3),
     }
 

@@ -64,6 +64,7 @@ class Source(Protocol):
     def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]: ...
     def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]: ...
     def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled: ...
+    def files(self) -> tuple[str, ...]: ...
     def close(self) -> None: ...
 
 
@@ -121,6 +122,10 @@ class RasterSource:
     def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled:
         """The whole scene at another size, (C, height, width)."""
         return self._read(bands, size=(height, width))[0]
+
+    def files(self) -> tuple[str, ...]:
+        """Every file that pixels come from: a VRT's sources and masks beside the file too."""
+        return tuple(self._file.files)
 
     def close(self) -> None:
         self._file.close()
@@ -191,6 +196,9 @@ class ArraySource:
         columns = (np.arange(width) + 0.5) * self.width / width
         picked = self._array[rows.astype(int)[:, None], columns.astype(int)[None]]
         return np.asarray(picked[..., [band - 1 for band in bands]].transpose(2, 0, 1))
+
+    def files(self) -> tuple[str, ...]:
+        return ()
 
     def close(self) -> None:
         """Nothing to release."""

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from rstinynet.detections import Detections, Float32Array
-from rstinynet.errors import UsageError
-from rstinynet.scenes import windows
-from rstinynet.scenes.merge import MERGE_IOU, SeamMerger
+from rstinynet.scenes import fingerprint, windows
+from rstinynet.scenes.ledger import Ledger
+from rstinynet.scenes.merge import SeamMerger
+from rstinynet.scenes.options import (
+    DEFAULT_IOU,
+    DEFAULT_MAX_DET,
+    DEFAULT_OVERLAP,
+    PredictOptions,
+    wanted_labels,
+)
 from rstinynet.scenes.reader import Mask, Scene, Tile
 from rstinynet.scenes.result import Result
+from rstinynet.scenes.spill import Spill
 from rstinynet.scenes.windows import Window
-from rstinynet.suppress import Metric
 
 if TYPE_CHECKING:
     from rstinynet.scenes.detector import Detector
 
-DEFAULT_OVERLAP = 64
-"""Pixels that neighbouring tiles share; at least twice the largest tiny object."""
-DEFAULT_IOU = 0.6
-"""Overlap above which the weaker of two boxes of one class in one tile is dropped."""
-DEFAULT_MAX_DET = 1500
-"""Most objects of one tile, as AI-TOD's protocol counts them."""
+__all__ = [
+    "DEFAULT_IOU",
+    "DEFAULT_MAX_DET",
+    "DEFAULT_OVERLAP",
+    "PredictOptions",
+    "predict",
+    "wanted_labels",
+]
+
 READ_AHEAD = 3
 """Tiles read while the detector works."""
 GPU_BATCH = 8
@@ -43,49 +52,13 @@ MOSTLY = 0.5
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictOptions:
-    """How to search an image or scene. What is None comes from the weights' metadata."""
+class _Item(NamedTuple):
+    """A window in its turn."""
 
-    conf: float | None = None
-    """Lowest confidence reported."""
-    iou: float = DEFAULT_IOU
-    """Overlap above which the weaker of two boxes of one class in one tile is dropped."""
-    max_det: int = DEFAULT_MAX_DET
-    """Most objects of one tile."""
-    tile: int | None = None
-    """Side of a tile in pixels of the source."""
-    overlap: int = DEFAULT_OVERLAP
-    """Pixels that neighbouring tiles share."""
-    scale: float | None = None
-    """Factor by which tiles are resized before the model sees them."""
-    bands: Sequence[int] | None = None
-    """Three bands as red, green, blue, or one that is repeated; counted from 1."""
-    classes: Sequence[str] | None = None
-    """Names of the classes to report."""
-    metric: Metric = "iou"
-    """What decides that boxes of two tiles are one object."""
-    merge_iou: float = MERGE_IOU
-    """And above which value of it."""
-
-    def __post_init__(self) -> None:
-        for name, value in (("conf", self.conf), ("iou", self.iou), ("merge_iou", self.merge_iou)):
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"{name} must lie in [0, 1], not {value}")
-        if self.max_det < 1:
-            raise UsageError(f"max_det must be at least 1, not {self.max_det}")
-        if self.tile is not None and self.tile < 32:
-            raise UsageError(f"tile must be at least 32 pixels, not {self.tile}")
-        if self.scale is not None and not 0 < self.scale <= 16:
-            raise UsageError(f"scale must be over 0 and at most 16, not {self.scale}")
-        if self.metric not in ("iou", "ios"):
-            raise UsageError(f"metric must be 'iou' or 'ios', not {self.metric!r}")
-
-    def used_overlap(self, detector: Detector) -> int:
-        """The overlap in pixels; the default becomes less where tiles are small."""
-        if self.overlap != DEFAULT_OVERLAP:
-            return self.overlap
-        return min(self.overlap, (self.tile or detector.metadata.imgsz) // 2)
+    number: int
+    window: Window
+    tile: Tile | None
+    """Its pixels; None where an earlier run has searched it."""
 
 
 def predict(
@@ -94,18 +67,23 @@ def predict(
     options: PredictOptions | None = None,
     *,
     progress: Progress | None = None,
+    ledger: Ledger | None = None,
 ) -> Result:
     """Objects of an image, a scene or an array; see `Detector.predict`.
 
-    `progress(done, total)` is told the number of tiles.
+    `progress(done, total)` is told the number of tiles. Finished tiles are recorded in `ledger`,
+    and those that it has already are not searched again; who gave it calls its `finish`.
     """
     options = options or PredictOptions()
     wanted = wanted_labels(detector.names, options.classes)
     open_scene = partial(Scene, source, bands=options.bands, scaling=detector.metadata.scaling)
     with open_scene() as scene:
-        found = _search(detector, scene, options, wanted, progress or _silent)
+        search = _Search(detector, scene, options, wanted)
+        if ledger is not None:
+            ledger.start(search.key(), search.total)
+        found = search.run(ledger, progress or _silent)
         return Result(
-            detections=found.sorted_by_score(),
+            detections=found.all(),
             class_names=detector.names,
             category_ids=tuple(detector.metadata.category_ids),
             source=scene.source.name,
@@ -117,90 +95,128 @@ def predict(
         )
 
 
-def wanted_labels(
-    names: Sequence[str], classes: Sequence[str] | None
-) -> npt.NDArray[np.int64] | None:
-    """Labels of the classes named; None for all. UsageError for a class there is not."""
-    if classes is None:
-        return None
-    labels = []
-    for name in classes:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            known = ", ".join(names)
-            raise UsageError(f"no class {name!r}: {hint}the model's are {known}")
-        labels.append(names.index(name))
-    return np.array(labels, np.int64)
+@dataclass(slots=True)
+class _Search:
+    """One scene and how it is searched."""
 
+    detector: Detector
+    scene: Scene
+    options: PredictOptions
+    wanted: npt.NDArray[np.int64] | None
 
-def _search(
-    detector: Detector,
-    scene: Scene,
-    options: PredictOptions,
-    wanted: npt.NDArray[np.int64] | None,
-    progress: Progress,
-) -> Detections:
-    tile = options.tile or detector.metadata.imgsz
-    overlap = options.used_overlap(detector)
-    grid = {"tile": tile, "overlap": overlap}
-    total = windows.count(scene.width, scene.height, **grid)
-    merger = SeamMerger(
-        scene.width,
-        scene.height,
-        margin=overlap / 4,
-        iou=options.merge_iou,
-        metric=options.metric,
-    )
-    settled: list[Detections] = []
-    done, top = 0, 0
-    flat = (window for row in windows.rows(scene.width, scene.height, **grid) for window in row)
-    batch = GPU_BATCH if detector.device.type == "cuda" else 1
-    progress(0, total)
-    for group in _groups(_ahead(scene, flat, READ_AHEAD + batch), batch):
-        useful = [(w, t) for w, t in group if t.valid is None or t.valid.any()]
-        results = detector.detect_batch(
-            [tile_.image for _, tile_ in useful],
-            conf=options.conf,
-            iou=options.iou,
-            max_det=options.max_det,
-            scale=options.scale,
+    @property
+    def grid(self) -> dict[str, int]:
+        tile = self.options.tile or self.detector.metadata.imgsz
+        return {"tile": tile, "overlap": self.options.used_overlap(self.detector)}
+
+    @property
+    def total(self) -> int:
+        """Tiles."""
+        return windows.count(self.scene.width, self.scene.height, **self.grid)
+
+    def key(self) -> dict[str, dict[str, Any]]:
+        """What the result depends on."""
+        source = self.scene.source
+        return {
+            "source": fingerprint.of_source(source, source.files()),
+            "weights": fingerprint.of_weights(self.detector),
+            "settings": self.options.settled(self.detector),
+        }
+
+    def run(self, ledger: Ledger | None, progress: Progress) -> Spill:
+        scene, total = self.scene, self.total
+        merger = SeamMerger(
+            scene.width,
+            scene.height,
+            margin=self.grid["overlap"] / 4,
+            iou=self.options.merge_iou,
+            metric=self.options.metric,
         )
-        for (window, tile_), raw in zip(useful, results, strict=True):
-            if window.y > top:
-                settled.append(merger.settle(window.y))
-                top = window.y
-            found = raw if wanted is None else raw[np.isin(raw.labels, wanted)]
-            merger.add(window, found[_on_data(found.boxes, tile_.valid)])
-        done += len(group)
+        settled = Spill(folder=None if ledger is None or not ledger.active else ledger.folder)
+        rows = windows.rows(scene.width, scene.height, **self.grid)
+        flat = (window for row in rows for window in row)
+        batch = GPU_BATCH if self.detector.device.type == "cuda" else 1
+        done = 0 if ledger is None else ledger.resumed
+        top = 0
         progress(done, total)
-    return Detections.concatenate([*settled, merger.settle()])
+        known = frozenset[int]() if ledger is None else ledger.known
+        ahead = _ahead(scene, enumerate(flat), known, READ_AHEAD + batch)
+        for group in _groups(ahead, batch):
+            parts = self._find(group, ledger)
+            for item, found in zip(group, parts, strict=True):
+                if item.window.y > top:
+                    settled.add(merger.settle(item.window.y))
+                    top = item.window.y
+                if len(found):
+                    merger.add(item.window, found)
+            if group[0].tile is not None:
+                if ledger is not None:
+                    ledger.record(group[0].number, parts)
+                done += len(group)
+                progress(done, total)
+        settled.add(merger.settle())
+        return settled
+
+    def _find(self, group: Sequence[_Item], ledger: Ledger | None) -> list[Detections]:
+        """What each window of the group holds, in pixels of the window."""
+        if group[0].tile is None:
+            assert ledger is not None
+            return [ledger.found(item.number) for item in group]
+        tiles = [item.tile for item in group if item.tile is not None]
+        useful = [tile for tile in tiles if tile.valid is None or tile.valid.any()]
+        options = self.options
+        results = iter(
+            self.detector.detect_batch(
+                [tile.image for tile in useful],
+                conf=options.conf,
+                iou=options.iou,
+                max_det=options.max_det,
+                scale=options.scale,
+            )
+        )
+        parts = []
+        for tile in tiles:
+            if not (tile.valid is None or tile.valid.any()):
+                parts.append(Detections.empty())
+                continue
+            found = next(results)
+            if self.wanted is not None:
+                found = found[np.isin(found.labels, self.wanted)]
+            parts.append(found[_on_data(found.boxes, tile.valid)])
+        return parts
 
 
-def _ahead(scene: Scene, todo: Iterable[Window], depth: int) -> Iterator[tuple[Window, Tile]]:
+def _ahead(
+    scene: Scene, todo: Iterable[tuple[int, Window]], known: frozenset[int], depth: int
+) -> Iterator[_Item]:
     """Windows with their pixels, in order, read in one thread up to `depth` ahead."""
-    waiting: deque[tuple[Window, Future[Tile]]] = deque()
+    waiting: deque[tuple[int, Window, Future[Tile] | None]] = deque()
+
+    def first() -> _Item:
+        number, window, future = waiting.popleft()
+        return _Item(number, window, None if future is None else future.result())
+
     with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
         try:
-            for window in todo:
-                waiting.append((window, pool.submit(scene.read, window)))
+            for number, window in todo:
+                future = None if number in known else pool.submit(scene.read, window)
+                waiting.append((number, window, future))
                 if len(waiting) > depth:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
+                    yield first()
             while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
+                yield first()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _groups(items: Iterable[tuple[Window, Tile]], size: int) -> Iterator[list[tuple[Window, Tile]]]:
-    group: list[tuple[Window, Tile]] = []
+def _groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Up to `size` at a time, all of them known from an earlier run or none."""
+    group: list[_Item] = []
     for item in items:
-        group.append(item)
-        if len(group) == size:
+        if group and (len(group) == size or (group[0].tile is None) != (item.tile is None)):
             yield group
             group = []
+        group.append(item)
     if group:
         yield group
 

@@ -1,0 +1,76 @@
+"""What a search depends on, as values to compare: the source, the weights and the settings."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rstinynet.scenes.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rstinynet.scenes.detector import Detector
+    from rstinynet.scenes.reader import Source
+
+_ENDS = 64 * 1024
+_SAMPLES = 64
+_SAMPLE = 4096
+_SPOT = 64
+
+
+def of_source(source: Source, files: Sequence[str]) -> dict[str, Any]:
+    """Geometry and content of a source; size and time of `files`, all that it is read from."""
+    local = [path for path in map(Path, files) if path.is_file()]
+    stats = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in local}
+    return {
+        "name": source.name,
+        "size": [source.width, source.height, source.count],
+        "dtype": str(source.dtype),
+        "crs": None if source.crs is None else source.crs.to_wkt(),
+        "geotransform": None if source.transform is None else list(source.transform.to_gdal()),
+        "files (size, time)": stats,
+        "content": of_files(local) if local and len(local) == len(files) else of_pixels(source),
+    }
+
+
+def of_files(paths: Sequence[Path]) -> str:
+    """A hash of both ends of each file and of 64 places between: cheap whatever the size."""
+    digest = hashlib.sha256()
+    for path in paths:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            digest.update(file.read(_ENDS))
+            for at in np.linspace(0, max(size - _SAMPLE, 0), _SAMPLES).astype(int).tolist():
+                file.seek(at)
+                digest.update(file.read(_SAMPLE))
+            file.seek(max(size - _ENDS, 0))
+            digest.update(file.read(_ENDS))
+    return digest.hexdigest()
+
+
+def of_pixels(source: Source) -> str:
+    """A hash of nine spots, for a source that is no local file."""
+    digest = hashlib.sha256()
+    width, height = min(_SPOT, source.width), min(_SPOT, source.height)
+    for y in np.linspace(0, source.height - height, 3).astype(int).tolist():
+        for x in np.linspace(0, source.width - width, 3).astype(int).tolist():
+            spot = Window(x, y, width, height, (x, y, x + width, y + height))
+            digest.update(source.read(spot, source.default_bands())[0].tobytes())
+    return digest.hexdigest()
+
+
+def of_weights(detector: Detector) -> dict[str, Any]:
+    """A hash of every tensor where they are in memory, and what the weights say of themselves."""
+    digest = hashlib.sha256()
+    model = getattr(detector, "model", None)
+    tensors = model.state_dict() if isinstance(model, torch.nn.Module) else {}
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(values.numpy())
+    return {"tensors": digest.hexdigest(), "metadata": detector.metadata.model_dump(mode="json")}
