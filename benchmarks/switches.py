@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import platform
 import statistics
 import sys
@@ -63,6 +64,13 @@ ROWS: dict[str, Row] = {
         settings={"loss.min_candidate_px": 0, "loss.nearest_fallback": False},
     ),
     "no-nwd": Row(says="- NWD", settings={"loss.nwd_weight": 0}),
+    "simd": Row(
+        says="SimD in the assignment instead of CIoU and NWD", settings={"loss.metric": "simd"}
+    ),
+    "rfla": Row(
+        says="RFLA's receptive fields instead of anchors inside",
+        settings={"loss.candidates": "receptive_field"},
+    ),
     "no-p2": Row(says="- P2 (P3 and P4)", levels="-p3p4"),
     "p5": Row(says="+ P5 (P2 to P5)", levels="-p2p5"),
     "no-p2-p5": Row(says="- P2 + P5 (P3 to P5)", levels="-p3p5"),
@@ -128,7 +136,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         for name in ("AP", "AP_vt", "AP_t"):
             both = name in means and name in base and row != BASE
             cells.append(f"{means[name] - base[name]:+.1f}" if both else "")
-        each = [100 * run["ap"] for run in runs if run.get("ap") is not None]
+        each = [100 * run["ap"] for run in runs if _is_number(run.get("ap"))]
         cells.append(f"{max(each) - min(each):.1f}" if len(each) > 1 else "")
         cells.append(f"{statistics.mean(run['minutes'] for run in runs):.0f}")
         lines.append(f"| {' | '.join([ROWS[row].says, *cells])} |")
@@ -138,10 +146,15 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
 def _means(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     means = {}
     for name, key in METRICS.items():
-        values = [run[key] for run in runs if run.get(key) is not None]
+        values = [run[key] for run in runs if _is_number(run.get(key))]
         if values:
             means[name] = 100 * statistics.mean(values)
     return means
+
+
+def _is_number(value: Any) -> bool:
+    """Not the None or NaN of a size without objects."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _number(value: float | None) -> str:

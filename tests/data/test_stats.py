@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from rstinynet.data.folder import open_split
-from rstinynet.data.stats import count, has_anchor, histogram, size_of, without_anchor
+from rstinynet.data.stats import (
+    boxes_by_class,
+    count,
+    has_anchor,
+    histogram,
+    size_of,
+    without_anchor,
+)
 from rstinynet.data.synthetic import make_synthetic
 
 
@@ -23,6 +30,8 @@ def test_counts_leave_crowds_out(tmp_path):
     assert sum(stats.sides_px.values()) == stats.boxes == len(second.boxes)
     assert sum(sum(sizes.values()) for sizes in stats.class_sizes.values()) == stats.boxes
     assert stats.as_dict()["classes"] == stats.classes
+    without = replace(labelled, images=(replace(first, crowd=crowd), second))
+    assert boxes_by_class(without) == list(stats.classes.values())
 
 
 def test_a_limit_counts_to_the_size_below_it():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rstinynet.loss import assign as assign_module
-from rstinynet.loss.assign import Assignment, Grid, assign, candidate_cells
+from rstinynet.loss.assign import Assignment, assign
+from rstinynet.loss.candidates import Grid, candidate_cells, field_distance, in_field
 from rstinynet.loss.settings import LossSettings
 from rstinynet.loss.targets import Packed
 from rstinynet.model.decode import anchors
@@ -44,29 +46,88 @@ def scalar_overlap(a: list[float], b: list[float], share: float, constant: float
     return max(0.0, (1 - share) * complete + share * math.exp(-wasserstein / constant))
 
 
+def scalar_simd(a: list[float], b: list[float], scale: tuple[float, float]) -> float:
+    """Shi et al., for two boxes."""
+    location = shape = 0.0
+    for axis, factor in enumerate(scale):
+        side_a, side_b = a[axis + 2] - a[axis], b[axis + 2] - b[axis]
+        unit = (side_a + side_b) / factor
+        offset = (a[axis] + a[axis + 2]) / 2 - (b[axis] + b[axis + 2]) / 2
+        location += (offset / unit) ** 2
+        shape += ((side_a - side_b) / unit) ** 2
+    return math.exp(-math.sqrt(location) - math.sqrt(shape))
+
+
+def likeness(found: list[float], truth: list[float], options: LossSettings) -> float:
+    if options.metric == "simd":
+        return scalar_simd(found, truth, options.simd_scale)
+    return scalar_overlap(found, truth, options.metric_nwd, options.nwd_constant)
+
+
+def divergence(point: list[float], radius: float, truth: list[float]) -> float:
+    """KL divergence of N(point, radius² I) from the box's Gaussian: the sum of two in one
+    dimension, log(s2/s1) + (s1² + (m1 - m2)²) / (2 s2²) - 1/2."""
+    total = 0.0
+    for axis in (0, 1):
+        spread = (truth[axis + 2] - truth[axis]) / 2
+        apart = point[axis] - (truth[axis] + truth[axis + 2]) / 2
+        total += math.log(spread / radius) + (radius**2 + apart**2) / (2 * spread**2) - 0.5
+    return total
+
+
+def nearest_fields(
+    points: list[list[float]], strides: list[float], truth: list[float], options: LossSettings
+) -> set[int]:
+    """RFLA's candidates, by looking at every anchor: the nearest, and one by smaller fields."""
+    chosen: list[int] = []
+    for shrink, count in ((1.0, options.field_topk), (options.field_decay, 1)):
+        ranked = sorted(
+            (divergence(point, stride * options.field_strides / 2 * shrink, truth), anchor)
+            for anchor, (point, stride) in enumerate(zip(points, strides, strict=True))
+            if anchor not in chosen
+        )
+        chosen += [anchor for _, anchor in ranked[:count]]
+    return set(chosen)
+
+
+def centres_within(
+    points: list[list[float]], strides: list[float], truth: list[float], options: LossSettings
+) -> set[int]:
+    wide = list(truth)
+    for axis in (0, 1):
+        if truth[axis + 2] - truth[axis] < options.min_candidate_px:
+            middle = (truth[axis] + truth[axis + 2]) / 2
+            wide[axis] = middle - options.min_candidate_px / 2
+            wide[axis + 2] = middle + options.min_candidate_px / 2
+    return {
+        anchor
+        for anchor, (x, y) in enumerate(points)
+        if wide[0] < x < wide[2] and wide[1] < y < wide[3]
+    }
+
+
 def exhaustive(
-    boxes: Tensor, logits: Tensor, packed: Packed, points: Tensor, options: LossSettings
+    boxes: Tensor,
+    logits: Tensor,
+    packed: Packed,
+    places: tuple[Tensor, Tensor],
+    options: LossSettings,
 ) -> dict[tuple[int, int], tuple[int, float]]:
     """(image, anchor) -> (box, target score), by looking at every anchor of every box."""
+    points, strides = places
     takers: dict[tuple[int, int], list[tuple[bool, float, int, float]]] = {}
     for n, (truth, label, image) in enumerate(
         zip(packed.boxes.tolist(), packed.labels.tolist(), packed.image.tolist(), strict=True)
     ):
-        wide = list(truth)
-        for axis in (0, 1):
-            if truth[axis + 2] - truth[axis] < options.min_candidate_px:
-                middle = (truth[axis] + truth[axis + 2]) / 2
-                wide[axis] = middle - options.min_candidate_px / 2
-                wide[axis + 2] = middle + options.min_candidate_px / 2
+        choose = nearest_fields if options.candidates == "receptive_field" else centres_within
         candidates = []
-        for anchor, (x, y) in enumerate(points.tolist()):
-            if wide[0] < x < wide[2] and wide[1] < y < wide[3]:
-                found = boxes[image, anchor].tolist()
-                value = scalar_overlap(found, truth, options.metric_nwd, options.nwd_constant)
-                score = 1 / (1 + math.exp(-float(logits[image, anchor, label])))
-                metric = score**options.alpha * max(value, 1e-9) ** options.beta
-                inside = truth[0] < x < truth[2] and truth[1] < y < truth[3]
-                candidates.append((metric, anchor, inside, value))
+        for anchor in choose(points.tolist(), strides.tolist(), truth, options):
+            x, y = points[anchor].tolist()
+            value = likeness(boxes[image, anchor].tolist(), truth, options)
+            score = 1 / (1 + math.exp(-float(logits[image, anchor, label])))
+            metric = score**options.alpha * max(value, 1e-9) ** options.beta
+            inside = truth[0] < x < truth[2] and truth[1] < y < truth[3]
+            candidates.append((metric, anchor, inside, value))
         for metric, anchor, inside, value in sorted(candidates, reverse=True)[: options.topk]:
             takers.setdefault((image, anchor), []).append((inside, value, n, metric))
     winners = {slot: max(taking) for slot, taking in takers.items()}
@@ -86,7 +147,22 @@ def as_dict(found: Assignment) -> dict[tuple[int, int], tuple[int, float]]:
     return result
 
 
-@pytest.mark.parametrize("options", [BASELINE, OURS, LossSettings(topk=3, nwd_weight=1)])
+SIMD = LossSettings(metric="simd", simd_scale=(4.0, 2.5))
+FIELDS_5 = LossSettings(candidates="receptive_field")
+FIELDS = LossSettings(candidates="receptive_field", field_strides=3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        BASELINE,
+        OURS,
+        LossSettings(topk=3, nwd_weight=1),
+        SIMD,
+        FIELDS,
+        replace(SIMD, candidates="receptive_field", field_topk=6, field_decay=0.6),
+    ],
+)
 @pytest.mark.parametrize("pairs_at_once", [1 << 20, 64])
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_an_exhaustive_assigner(
@@ -96,7 +172,7 @@ def test_equals_an_exhaustive_assigner(
     rng = torch.Generator().manual_seed(seed)
     strides, side, images, classes = (4, 8, 16), 64, 2, 3
     maps = empty_maps(side, strides)
-    points, _ = anchors(maps, strides)
+    points, stride_of = anchors(maps, strides)
     count = 14
     packed = Packed(
         random_boxes(rng, count, 3, 40, side),
@@ -109,7 +185,7 @@ def test_equals_an_exhaustive_assigner(
     boxes = torch.cat([points + shift - half, points + shift + half], dim=2)
     logits = torch.randn(images, len(points), classes, generator=rng)
     found = as_dict(assign(boxes, logits, packed, grid=Grid(maps, strides), settings=options))
-    expected = exhaustive(boxes, logits, packed, points, options)
+    expected = exhaustive(boxes, logits, packed, (points, stride_of), options)
     assert {slot: n for slot, (n, _) in found.items()} == {
         slot: n for slot, (n, _) in expected.items()
     }
@@ -167,6 +243,62 @@ def test_every_tiny_box_has_candidates(
     assert lost.item() == pytest.approx(lost_share, abs=0.03)
 
 
+@settings(max_examples=60, deadline=None)
+@given(coordinate, coordinate, length, length, st.integers(1, 5))
+def test_cells_near_a_box_hold_its_nearest_fields(
+    x: float, y: float, w: float, h: float, count: int
+) -> None:
+    """Also of boxes that are flat, or lie outside the image."""
+    truth = torch.tensor([[x, y, x + w, y + h]])
+    strides = (4, 8, 16)
+    maps = empty_maps(64, strides)
+    grid = Grid(maps, strides)
+    points, stride_of = anchors(maps, strides)
+    options = LossSettings(candidates="receptive_field", field_topk=count)
+    cells = candidate_cells(truth, grid, options)
+    listed = [
+        int(grid.start_L[level]) + row * int(grid.size_L2[level, 0]) + column
+        for level in range(3)
+        for column in range(int(cells.low[0, level, 0]), int((cells.low + cells.size)[0, level, 0]))
+        for row in range(int(cells.low[0, level, 1]), int((cells.low + cells.size)[0, level, 1]))
+    ]
+    everything = torch.ones(1, len(points), dtype=torch.bool)
+    of_all = in_field(points[None], stride_of[None], everything, truth, options)[0]
+    of_near = in_field(points[listed][None], stride_of[listed][None], everything[:, listed], truth,
+                       options)[0]  # fmt: skip
+    radius = stride_of * options.field_strides / 2
+    assert of_all.sum() == of_near.sum() == count + 1
+    # Equally near ones may be exchanged, so the distances are compared.
+    distance = field_distance(points, radius, truth)
+    first = distance[of_all].sort().values[:count]
+    assert torch.equal(first, distance[listed][of_near].sort().values[:count])
+
+
+def test_field_distance_is_the_divergence_of_the_two_gaussians() -> None:
+    truth, point, radius = [3.0, 4, 9, 20], [7.0, 11], 5.0
+    box = torch.distributions.MultivariateNormal(
+        torch.tensor([6.0, 12]), torch.diag(torch.tensor([9.0, 64]))
+    )
+    field = torch.distributions.MultivariateNormal(torch.tensor(point), torch.eye(2) * radius**2)
+    expected = float(torch.distributions.kl_divergence(field, box))
+    found = field_distance(torch.tensor(point), torch.tensor(radius), torch.tensor(truth))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    assert divergence(point, radius, truth) == pytest.approx(expected, rel=1e-5)
+
+
+def test_fields_prefer_the_level_of_their_size() -> None:
+    strides = (4, 8, 16)
+    maps = empty_maps(256, strides)
+    grid = Grid(maps, strides)
+    points, stride_of = anchors(maps, strides)
+    sides = torch.tensor([4.0, 20, 40, 80])
+    truth = torch.cat([128.3 - sides[:, None] / 2, 128.3 + sides[:, None] / 2], 1)[:, [0, 0, 1, 1]]
+    everything = torch.ones(4, len(points), dtype=torch.bool)
+    chosen = in_field(points[None], stride_of[None].expand(4, -1), everything, truth, FIELDS_5)
+    assert [stride_of[row].unique().tolist() for row in chosen] == [[4], [4], [8], [16]]
+    assert grid.anchors == len(points)
+
+
 def test_a_box_between_centres_gets_the_nearest_of_each_level() -> None:
     maps = empty_maps(64, (8, 16, 32))
     grid = Grid(maps, (8, 16, 32))
@@ -192,7 +324,7 @@ def test_boxes_that_no_prediction_overlaps_still_have_something_to_learn(reach: 
     packed = Packed(truth, torch.zeros(64, dtype=torch.int64), torch.zeros(64, dtype=torch.int64))
     boxes = torch.cat([points - reach, points + reach], dim=1)[None]
     logits = torch.full((1, len(points), 1), -7.0)
-    for options in (OURS, LossSettings(nwd_weight=0)):
+    for options in (OURS, LossSettings(nwd_weight=0), FIELDS, SIMD):
         found = assign(boxes, logits, packed, grid=Grid(maps, strides), settings=options)
         best = torch.zeros(64).scatter_reduce(0, found.box, found.score, "amax")
         assert (best >= options.score_floor - 1e-6).all()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from rstinynet.errors import DataError, UsageError
@@ -118,16 +121,108 @@ def test_unknown_class_has_a_class_gradient_at_its_boxes_only() -> None:
     assert 0 < own <= LossSettings().topk
 
 
+SWITCHES = st.fixed_dictionaries(
+    {
+        "min_candidate_px": st.sampled_from([0.0, 8.0, 20.0]),
+        "nearest_fallback": st.booleans(),
+        "score_floor": st.sampled_from([0.0, 0.1]),
+        "nwd_weight": st.sampled_from([0.0, 0.5, 1.0]),
+        "metric": st.sampled_from(["overlap", "simd"]),
+        "candidates": st.sampled_from(["inside", "receptive_field"]),
+        "box_loss": st.sampled_from(["ciou", "giou"]),
+        "cls_loss": st.sampled_from(["bce", "varifocal"]),
+        "class_weights": st.sampled_from(["equal", "inverse", (3.0, 0.5, 1.0)]),
+        "exclusive_classes": st.booleans(),
+        "topk": st.sampled_from([1, 10]),
+    }
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SWITCHES, st.integers(0, 10**6))
+def test_unknown_classes_are_never_background_under_any_switch(
+    switches: dict[str, Any], seed: int
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    options = LossSettings(**switches)
+    maps = random_maps(seed, 2, class_bias=0.0)
+    corners = torch.rand(2, 4, 2, generator=rng) * 40
+    boxes = torch.cat([corners, corners + 2 + 20 * torch.rand(2, 4, 2, generator=rng)], dim=2)
+    labels = torch.randint(CLASSES, (2, 4), generator=rng)
+    targets = Targets(
+        boxes=list(boxes),
+        labels=list(labels),
+        known=torch.rand(2, CLASSES, generator=rng) < 0.5,
+        ignore=[torch.zeros(0, 4), torch.tensor([[0.0, 0, 20, 20]])],
+    )
+    criterion = Criterion(STRIDES, CLASSES, options, class_boxes=(900, 30, 0))
+    losses = criterion(maps, targets)
+    assert losses.total.isfinite()
+    # Every weight is positive, so that a class that is counted has a gradient.
+    found = torch.cat([level[:, 64:].flatten(2) for level in gradients(losses, maps)], dim=2)
+    touched = found.ne(0).sum(2)
+    most = options.topk if options.candidates == "inside" else options.field_topk + 1
+    for image in range(2):
+        for label in range(CLASSES):
+            if targets.known[image, label]:
+                assert touched[image, label] > most * 4
+                continue
+            own = int((targets.labels[image] == label).sum())
+            standing = 4 if options.exclusive_classes else own
+            assert touched[image, label] <= standing * most
+            if not standing:
+                assert touched[image, label] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        LossSettings(metric="simd"),
+        LossSettings(candidates="receptive_field"),
+        LossSettings(box_loss="giou"),
+        LossSettings(cls_loss="varifocal"),
+        LossSettings(class_weights=(1.0, 2.0, 3.0)),
+    ],
+)
+def test_every_switch_changes_the_loss_and_learns(options: LossSettings) -> None:
+    maps, targets = random_maps(0), two_images()
+    plain = Criterion(STRIDES, CLASSES)(maps, targets)
+    assert Criterion(STRIDES, CLASSES, options)(maps, targets).total != plain.total
+    assert fitted_overlap([11.0, 30.0, 19.0, 38.0], options, 100) > 0.5
+
+
+def test_a_class_weight_scales_its_class_term_alone() -> None:
+    maps, targets = random_maps(0), two_images()
+    parts = [
+        Criterion(STRIDES, CLASSES, LossSettings(class_weights=weights))(maps, targets)
+        for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    ]
+    mixed = Criterion(STRIDES, CLASSES, LossSettings(class_weights=(2.0, 0.5, 3.0)))(maps, targets)
+    expected = 2 * parts[0].cls + 0.5 * parts[1].cls + 3 * parts[2].cls
+    assert mixed.cls.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert mixed.box.item() == pytest.approx(parts[0].box.item())
+    assert mixed.dfl.item() == pytest.approx(parts[0].dfl.item())
+
+
+def test_varifocal_sum_equals_a_loop_over_all_anchors() -> None:
+    maps, targets = random_maps(8, 1), make_targets([[]], [[]])
+    options = LossSettings(cls_loss="varifocal", varifocal_alpha=0.5, varifocal_gamma=2)
+    losses = Criterion(STRIDES, CLASSES, options)(maps, targets)
+    scores = decode([level.detach() for level in maps], STRIDES)[1].flatten().tolist()
+    expected = sum(-0.5 * p * p * math.log(1 - p) for p in scores)
+    assert losses.cls.item() == pytest.approx(0.5 * expected, rel=1e-4)
+
+
 def test_an_exclusive_object_is_of_no_unknown_class() -> None:
     maps, targets = random_maps(2), make_targets([[[20, 20, 44, 36]]], [[1]])
     maps = [level[:1].detach().requires_grad_() for level in maps]
     targets.known[0, 2] = False
     open_, exclusive = LossSettings(), LossSettings(exclusive_classes=True)
     touched = {}
-    for settings in (open_, exclusive):
-        losses = Criterion(STRIDES, CLASSES, settings)(maps, targets)
+    for options in (open_, exclusive):
+        losses = Criterion(STRIDES, CLASSES, options)(maps, targets)
         unknown = [level[0, 64 + 2] for level in gradients(losses, maps)]
-        touched[settings] = sum(int(level.ne(0).sum()) for level in unknown)
+        touched[options] = sum(int(level.ne(0).sum()) for level in unknown)
         assert all((level >= 0).all() for level in unknown)
     assert touched[open_] == 0
     assert 0 < touched[exclusive] <= exclusive.topk
@@ -283,8 +378,19 @@ def test_maps_or_targets_for_other_classes_are_refused() -> None:
         {"nwd_constant": 0},
         {"box_gain": math.nan},
         {"min_candidate_px": -1},
+        {"metric": "iou"},
+        {"simd_scale": (1.0, 0.0)},
+        {"candidates": "all"},
+        {"field_topk": 0},
+        {"field_strides": 0},
+        {"field_decay": 1.5},
+        {"box_loss": "diou"},
+        {"cls_loss": "focal"},
+        {"varifocal_gamma": math.inf},
+        {"class_weights": "rare"},
+        {"class_weight_limit": 0.5},
     ],
 )
-def test_settings_outside_their_range_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_outside_their_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
-        LossSettings(**wrong)  # type: ignore[arg-type]
+        LossSettings(**wrong)

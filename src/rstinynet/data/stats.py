@@ -74,6 +74,14 @@ def count(
     )
 
 
+def boxes_by_class(labelled: LabelledSet) -> list[int]:
+    """Number of objects of each class, crowd regions left out."""
+    total = np.zeros(len(labelled.categories), np.int64)
+    for image in labelled.images:
+        total += np.bincount(image.labels[~image.crowd], minlength=len(total))
+    return [int(count) for count in total]
+
+
 def size_of(areas: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """(N,) index into `SIZES` of areas in square pixels."""
     return np.searchsorted(list(SIZES.values())[1:], areas, side="left").astype(np.int64)

@@ -5,14 +5,13 @@ takes the `topk` with the highest alignment `score^alpha · overlap^beta`; an an
 boxes take goes to the one it overlaps most. The target score of an anchor is its alignment over
 the box's best, times the box's best overlap.
 
-What differs, each by a setting: small boxes are enlarged while candidates are looked for, with
-anchors inside the true box first in a conflict; a box without any candidate gets the nearest
-anchor of each level; the overlap is CIoU mixed with the normalised Wasserstein distance; target
-scores have a floor. Alignments are kept as logarithms, because overlap^6 of a far-off prediction
-underflows float32 and would leave a box with nothing to learn from.
+What differs, each by a setting: other candidates (candidates.py), with anchors inside the true box
+first in a conflict; the overlap is CIoU mixed with the normalised Wasserstein distance, or is the
+similarity distance; target scores have a floor. Alignments are kept as logarithms, because
+overlap^6 of a far-off prediction underflows float32 and would leave a box with nothing to learn
+from.
 
-Only (box, candidate) pairs are ever formed: the anchors inside a box are a rectangle of cells on
-each level, known without looking at any anchor.
+Only (box, candidate) pairs are ever formed.
 
 Shape legend: B images, A anchors, C classes, N boxes of the whole batch, L levels, F assigned
 anchors, M candidates in a chunk's widest box, n boxes of a chunk.
@@ -20,16 +19,17 @@ anchors, M candidates in a chunk's widest box, n boxes of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rstinynet.loss.candidates import Cells, Grid, candidate_cells, in_field
 from rstinynet.loss.settings import LossSettings
 from rstinynet.loss.targets import Packed
-from rstinynet.loss.terms import overlap
+from rstinynet.loss.terms import overlap, simd
 
 PAIRS_AT_ONCE = 1 << 20
 """Most (box, candidate) pairs held at a time, which bounds memory."""
@@ -48,15 +48,6 @@ class Assignment(NamedTuple):
     """Target score of the box's class, in [0, 1]."""
 
 
-class Cells(NamedTuple):
-    """The cells of every level that are candidates, as rectangles."""
-
-    low: Tensor
-    """(N, L, 2) first column and row, int64."""
-    size: Tensor
-    """(N, L, 2) columns and rows, int64; 0 where the level has none."""
-
-
 class _Pairs(NamedTuple):
     box: Tensor
     anchor: Tensor
@@ -64,43 +55,6 @@ class _Pairs(NamedTuple):
     overlap: Tensor
     inside: Tensor
     distance: Tensor
-
-
-class Grid:
-    """The levels' sizes in cells and their strides in pixels, finest first."""
-
-    def __init__(self, maps: Sequence[Tensor], strides: Sequence[int]) -> None:
-        device = maps[0].device
-        sizes = [(level.shape[-1], level.shape[-2]) for level in maps]
-        starts = [0]
-        for columns, rows in sizes:
-            starts.append(starts[-1] + columns * rows)
-        self.anchors = starts[-1]
-        self.size_L2 = torch.tensor(sizes, device=device)
-        self.start_L = torch.tensor(starts[:-1], device=device)
-        self.stride_L = torch.tensor(strides, device=device, dtype=torch.float32)
-
-
-def candidate_cells(boxes_N4: Tensor, grid: Grid, settings: LossSettings) -> Cells:
-    """The cells whose centre lies strictly inside each box, enlarged where it is small."""
-    middle = (boxes_N4[:, :2] + boxes_N4[:, 2:]) / 2
-    half = settings.min_candidate_px / 2
-    small = boxes_N4[:, 2:] - boxes_N4[:, :2] < settings.min_candidate_px
-    low = torch.where(small, middle - half, boxes_N4[:, :2])
-    high = torch.where(small, middle + half, boxes_N4[:, 2:])
-
-    # Cell i has its centre at (i + .5)·stride; strictly inside means low < centre < high.
-    stride_L1 = grid.stride_L[:, None]
-    first = (torch.floor(low[:, None] / stride_L1 - 0.5) + 1).clamp(min=0).long()
-    end = torch.ceil(high[:, None] / stride_L1 - 0.5).long()
-    size = (torch.minimum(end, grid.size_L2) - first).clamp(min=0)
-    if settings.nearest_fallback:
-        nearest = torch.floor(middle[:, None] / stride_L1).long().clamp(min=0)
-        nearest = torch.minimum(nearest, grid.size_L2 - 1)
-        lost = (size.prod(-1).sum(-1) == 0)[:, None, None]
-        first = torch.where(lost, nearest, first)
-        size = torch.where(lost, 1, size)
-    return Cells(first, size)
 
 
 @torch.no_grad()
@@ -179,21 +133,18 @@ def _best_pairs(
 
     true_n14 = packed.boxes[box_n][:, None]
     image_n1 = packed.image[box_n][:, None]
-    overlap_nM = overlap(
-        boxes_BA4[image_n1, anchor_nM],
-        true_n14,
-        share=settings.metric_nwd,
-        constant=settings.nwd_constant,
-    ).clamp(0, 1)
+    stride_nM = grid.stride_L[level_nM]
+    points_nM2 = (torch.stack([column_nM, row_nM], dim=-1) + 0.5) * stride_nM[..., None]
+    if settings.candidates == "receptive_field":
+        valid_nM = in_field(points_nM2, stride_nM, valid_nM, packed.boxes[box_n], settings)
+    overlap_nM = _likeness(boxes_BA4[image_n1, anchor_nM], true_n14, settings)
     logit_nM = logits_BAC[image_n1, anchor_nM, packed.labels[box_n][:, None]]
     log_nM = settings.alpha * F.logsigmoid(logit_nM)
     log_nM = log_nM + settings.beta * overlap_nM.clamp(min=LEAST_OVERLAP).log()
     log_nM = log_nM.masked_fill(~valid_nM, -torch.inf)
     log_nK, top_nK = log_nM.topk(min(settings.topk, len(number_M)), dim=1)
 
-    stride_nK = grid.stride_L[level_nM.gather(1, top_nK)]
-    x = (column_nM.gather(1, top_nK) + 0.5) * stride_nK
-    y = (row_nM.gather(1, top_nK) + 0.5) * stride_nK
+    x, y = (points_nM2[..., axis].gather(1, top_nK) for axis in (0, 1))
     x1, y1, x2, y2 = true_n14.unbind(-1)
     inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
     distance = (x - (x1 + x2) / 2).square() + (y - (y1 + y2) / 2).square()
@@ -206,6 +157,14 @@ def _best_pairs(
         inside[taken],
         distance[taken],
     )
+
+
+def _likeness(found: Tensor, truth: Tensor, settings: LossSettings) -> Tensor:
+    """What the alignment metric takes for the overlap of boxes (..., 4), in [0, 1]."""
+    if settings.metric == "simd":
+        return simd(found, truth, scale=settings.simd_scale)
+    mixed = overlap(found, truth, share=settings.metric_nwd, constant=settings.nwd_constant)
+    return mixed.clamp(0, 1)
 
 
 def _one_box_each(slot_P: Tensor, pairs: _Pairs) -> Tensor:

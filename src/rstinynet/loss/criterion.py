@@ -1,4 +1,4 @@
-"""YOLO11's loss: class BCE, box overlap and distribution focal terms over assigned anchors."""
+"""YOLO11's loss: class, box overlap and distribution focal terms over assigned anchors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rstinynet.errors import UsageError
-from rstinynet.loss.assign import Assignment, Grid, assign
+from rstinynet.loss.assign import Assignment, assign
+from rstinynet.loss.candidates import Grid
 from rstinynet.loss.settings import LossSettings
 from rstinynet.loss.targets import Packed, Targets
-from rstinynet.loss.terms import distribution_focal, overlap
+from rstinynet.loss.terms import distribution_focal, overlap, varifocal
+from rstinynet.loss.weights import class_weights
 from rstinynet.model.decode import REG_MAX, anchors, expected_sides, sides_to_boxes, split
 
 __all__ = ["Criterion", "LossSettings", "Losses"]
@@ -33,12 +35,22 @@ class Criterion:
     """Raw maps and targets to losses, in float32 also under autocast."""
 
     def __init__(
-        self, strides: Sequence[int], num_classes: int, settings: LossSettings | None = None
+        self,
+        strides: Sequence[int],
+        num_classes: int,
+        settings: LossSettings | None = None,
+        *,
+        class_boxes: Sequence[int] | None = None,
     ) -> None:
-        """Strides in pixels, finest first, and the number of classes of the maps to come."""
+        """Strides in pixels, finest first, and the number of classes of the maps to come.
+
+        `class_boxes`, each class's number of training boxes, is needed where the settings weight
+        the classes by it. UsageError if class weights do not fit the classes.
+        """
         self.strides = tuple(strides)
         self.num_classes = num_classes
         self.settings = settings if settings is not None else LossSettings()
+        self._weights_C = class_weights(self.settings, num_classes, boxes=class_boxes)
 
     def __call__(self, maps: Sequence[Tensor], targets: Targets) -> Losses:
         """The losses of one batch.
@@ -94,7 +106,11 @@ class Criterion:
         # Only assigned anchors are decoded with a gradient: a few thousand of a hundred thousand.
         boxes_F4 = sides_to_boxes(expected_sides(dfl_F64), points_F2, stride_F)
         likeness_F = overlap(
-            boxes_F4, true_F4, share=settings.loss_nwd, constant=settings.nwd_constant
+            boxes_F4,
+            true_F4,
+            share=settings.loss_nwd,
+            constant=settings.nwd_constant,
+            kind=settings.box_loss,
         )
         box = ((1 - likeness_F) * found.score).sum()
         sides_F4 = torch.cat([points_F2 - true_F4[:, :2], true_F4[:, 2:] - points_F2], dim=1)
@@ -115,7 +131,7 @@ class Criterion:
         packed: Packed,
         found: Assignment,
     ) -> Tensor:
-        """Summed binary cross-entropy against the target scores."""
+        """The class loss against the target scores, summed."""
         wanted_BAC = torch.zeros_like(logits_BAC)
         wanted_BAC[found.image, found.anchor, packed.labels[found.box]] = found.score
         counted_BA = torch.ones_like(logits_BAC[..., 0])
@@ -130,6 +146,11 @@ class Criterion:
             counted_BAC[found.image, found.anchor] = 1
         else:
             counted_BAC[found.image, found.anchor, packed.labels[found.box]] = 1
+        if self._weights_C is not None:
+            counted_BAC = counted_BAC * self._weights_C.to(counted_BAC.device)
+        if self.settings.cls_loss == "varifocal":
+            alpha, gamma = self.settings.varifocal_alpha, self.settings.varifocal_gamma
+            return (varifocal(logits_BAC, wanted_BAC, alpha=alpha, gamma=gamma) * counted_BAC).sum()
         return F.binary_cross_entropy_with_logits(
             logits_BAC, wanted_BAC, weight=counted_BAC, reduction="sum"
         )

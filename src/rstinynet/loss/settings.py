@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from rstinynet.errors import UsageError
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "metric": ("overlap", "simd"),
+    "candidates": ("inside", "receptive_field"),
+    "box_loss": ("ciou", "giou"),
+    "cls_loss": ("bce", "varifocal"),
+    "class_weights": ("equal", "inverse", "inverse_sqrt"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,20 +51,73 @@ class LossSettings:
     """Mix it into the overlap that assigns anchors."""
     nwd_in_loss: bool = True
     """Mix it into the box loss."""
+    metric: Literal["overlap", "simd"] = "overlap"
+    """What compares a predicted with a true box in the assignment: the overlap above, or the
+    similarity distance (SimD: Shi et al., arXiv:2407.02394, 2024)."""
+    simd_scale: tuple[float, float] = (6.0, 6.0)
+    """SimD's m and n: larger is stricter. The paper takes the mean |offset| / (summed sides) over
+    all pairs of a box and an anchor of an image; 267 / (13 + 32) for boxes of 13 px among anchors
+    of 32 px on tiles of 800 px."""
+    candidates: Literal["inside", "receptive_field"] = "inside"
+    """Anchors that may stand for a box: those inside it, or those whose receptive field is most
+    like it (RFLA: Xu et al., ECCV 2022). The latter knows no minimum candidate size."""
+    field_strides: float = 5.0
+    """Side of an anchor's effective receptive field, in strides of its level."""
+    field_topk: int = 3
+    """Candidates by receptive field of a box, besides one more at `field_decay`."""
+    field_decay: float = 0.9
+    """Factor on the fields when the last candidate is looked for."""
+    box_loss: Literal["ciou", "giou"] = "ciou"
+    """Overlap in the box loss (GIoU: Rezatofighi et al., CVPR 2019)."""
+    cls_loss: Literal["bce", "varifocal"] = "bce"
+    """Class loss (varifocal: Zhang et al., CVPR 2021)."""
+    varifocal_alpha: float = 0.75
+    """Weight of the background in the varifocal loss."""
+    varifocal_gamma: float = 2.0
+    """Power of the score there."""
+    class_weights: Literal["equal", "inverse", "inverse_sqrt"] | tuple[float, ...] = "equal"
+    """Weight of each class in the class loss: a list, or by one over the class's number of training
+    boxes, or over its root. The mean over all training boxes is then 1."""
+    class_weight_limit: float = 10.0
+    """Most times that a rare class counts more than the commonest, where weights are by number."""
 
     def __post_init__(self) -> None:
         for name in (
-            "box_gain", "cls_gain", "dfl_gain", "alpha", "beta", "min_candidate_px"
+            "box_gain", "cls_gain", "dfl_gain", "alpha", "beta", "min_candidate_px",
+            "varifocal_alpha", "varifocal_gamma",
         ):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"LossSettings.{name} must be a number from 0 up, got {value}.")
-        for name in ("score_floor", "nwd_weight"):
+        for name in ("score_floor", "nwd_weight", "field_decay"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise UsageError(f"LossSettings.{name} must lie between 0 and 1, got {value}.")
-        if self.topk < 1:
-            raise UsageError(f"LossSettings.topk must be at least 1, got {self.topk}.")
+        for name in ("topk", "field_topk"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"LossSettings.{name} must be at least 1, got {getattr(self, name)}."
+                )
+        for name in ("field_strides", "field_decay"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise UsageError(
+                    f"LossSettings.{name} must be more than 0, got {getattr(self, name)}."
+                )
+        if len(self.simd_scale) != 2 or not all(0 < part < math.inf for part in self.simd_scale):
+            raise UsageError(
+                f"LossSettings.simd_scale must be two numbers over 0, got {self.simd_scale}."
+            )
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if not isinstance(value, tuple) and value not in allowed:
+                raise UsageError(
+                    f"LossSettings.{name} must be {' or '.join(allowed)}, got {value!r}."
+                )
+        if not 1 <= self.class_weight_limit < math.inf:
+            raise UsageError(
+                "LossSettings.class_weight_limit must be a number from 1 up, got "
+                f"{self.class_weight_limit}."
+            )
         if not self.nwd_constant > 0:
             raise UsageError(
                 f"LossSettings.nwd_constant must be more than 0 pixels, got {self.nwd_constant}; "

@@ -1,12 +1,15 @@
 """The overlaps and losses of single pairs, elementwise over any leading shape.
 
 Sources: CIoU, Zheng et al. 2020, equations 8-11; normalised Wasserstein distance, Wang et al.
-2021, equations 7-8; distribution focal loss, Li et al. 2020 (Generalized Focal Loss), equation 6.
+2021, equations 7-8; generalised IoU, Rezatofighi et al. 2019, algorithm 1; similarity distance,
+Shi et al. 2024, section III; distribution focal loss, Li et al. 2020 (Generalized Focal Loss),
+equation 6; varifocal loss, Zhang et al. 2021, equation 2.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +41,37 @@ def ciou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
     return iou - (centres / diagonal + aspect * trade)
 
 
+def giou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
+    """Generalised IoU in (-1, 1]: IoU less the share of the hull that neither box covers."""
+    x1, y1, x2, y2 = first_xyxy.unbind(-1)
+    u1, v1, u2, v2 = second_xyxy.unbind(-1)
+    inner_w = (torch.minimum(x2, u2) - torch.maximum(x1, u1)).clamp(min=0)
+    inner_h = (torch.minimum(y2, v2) - torch.maximum(y1, v1)).clamp(min=0)
+    inner = inner_w * inner_h
+    union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - inner
+    hull_w = torch.maximum(x2, u2) - torch.minimum(x1, u1)
+    hull_h = torch.maximum(y2, v2) - torch.minimum(y1, v1)
+    hull = hull_w * hull_h
+    return inner / (union + EPS) - (hull - union) / (hull + EPS)
+
+
+def simd(first_xyxy: Tensor, second_xyxy: Tensor, *, scale: tuple[float, float]) -> Tensor:
+    """Similarity distance in (0, 1]: exp(-(location + shape)), 1 for equal boxes.
+
+    Location is the length of the centres' offset, shape that of the sides' difference, both with x
+    in units of the summed widths over `scale[0]` and y of the summed heights over `scale[1]`: the
+    paper's m and n. There they are the mean |offset| / (summed sides) over all pairs of a box and
+    an anchor in the training set; here they are given.
+    """
+    low, high = first_xyxy - second_xyxy, first_xyxy + second_xyxy
+    sides = (high[..., 2:] - high[..., :2]).clamp(min=EPS)
+    unit = sides / torch.tensor(scale, device=sides.device, dtype=sides.dtype)
+    centres = (low[..., :2] + low[..., 2:]) / (2 * unit)
+    shapes = (low[..., 2:] - low[..., :2]) / unit
+    location = (centres.square().sum(-1) + EPS**2).sqrt()
+    return torch.exp(-location - (shapes.square().sum(-1) + EPS**2).sqrt())
+
+
 def nwd(first_xyxy: Tensor, second_xyxy: Tensor, *, constant: float) -> Tensor:
     """Normalised Wasserstein distance in (0, 1]: exp(-W2 / constant), 1 for equal boxes.
 
@@ -53,14 +87,32 @@ def nwd(first_xyxy: Tensor, second_xyxy: Tensor, *, constant: float) -> Tensor:
     return torch.exp(-(squared + EPS).sqrt() / constant)
 
 
-def overlap(first_xyxy: Tensor, second_xyxy: Tensor, *, share: float, constant: float) -> Tensor:
-    """CIoU with `share` of it replaced by the normalised Wasserstein distance."""
+def overlap(
+    first_xyxy: Tensor,
+    second_xyxy: Tensor,
+    *,
+    share: float,
+    constant: float,
+    kind: Literal["ciou", "giou"] = "ciou",
+) -> Tensor:
+    """CIoU or GIoU with `share` of it replaced by the normalised Wasserstein distance."""
+    plain = ciou if kind == "ciou" else giou
     if share == 0:
-        return ciou(first_xyxy, second_xyxy)
+        return plain(first_xyxy, second_xyxy)
     distance = nwd(first_xyxy, second_xyxy, constant=constant)
     if share == 1:
         return distance
-    return (1 - share) * ciou(first_xyxy, second_xyxy) + share * distance
+    return (1 - share) * plain(first_xyxy, second_xyxy) + share * distance
+
+
+def varifocal(logits: Tensor, wanted: Tensor, *, alpha: float, gamma: float) -> Tensor:
+    """Varifocal loss, elementwise: cross-entropy weighted by the wanted score where there is one.
+
+    Elsewhere (wanted 0) it is weighted by alpha·p^gamma, so that the many easy background anchors
+    count little and those that look like objects count fully.
+    """
+    weight = torch.where(wanted > 0, wanted, alpha * logits.sigmoid() ** gamma)
+    return weight * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
 
 
 def distribution_focal(logits_F4R: Tensor, sides_F4: Tensor) -> Tensor:

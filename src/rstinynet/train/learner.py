@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,14 @@ LOSSES = ("loss", "box", "cls", "dfl")
 class Learner:
     """A model in training on one device."""
 
-    def __init__(self, model: DetectorModel, recipe: Recipe, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: DetectorModel,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        class_boxes: Sequence[int] | None = None,
+    ) -> None:
         self.recipe, self.device = recipe, device
         self.model: DetectorModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, tau=recipe.ema_tau)
@@ -37,9 +45,12 @@ class Learner:
         self._dtype = torch.bfloat16 if brain else torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp and not brain)
         classes = self.model.num_classes
-        self._criterion = Criterion(self.model.strides, classes, recipe.loss)
+        criterion = partial(
+            Criterion, num_classes=classes, settings=recipe.loss, class_boxes=class_boxes
+        )
+        self._criterion = criterion(self.model.strides)
         strides = self.model.auxiliary_strides
-        self._auxiliary = Criterion(strides, classes, recipe.loss) if strides else None
+        self._auxiliary = criterion(strides) if strides else None
         self._frozen: bool | None = None
 
     def learn(self, batch: Batch) -> list[float]:

@@ -21,6 +21,7 @@ from rstinynet.data.augment import AugmentCounts
 from rstinynet.data.batch import Batch
 from rstinynet.data.folder import open_split
 from rstinynet.data.formats.coco import require_annotations
+from rstinynet.data.stats import boxes_by_class
 from rstinynet.errors import DataError, UsageError
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
@@ -82,7 +83,12 @@ class Trainer:
             model = initial_model(job.model, classes, seed=self.recipe.seed, init=job.init)
         else:
             model = build(job.model, classes)
-        self.learner = Learner(model, self.recipe, torch.device(job.device))
+        self.learner = Learner(
+            model,
+            self.recipe,
+            torch.device(job.device),
+            class_boxes=boxes_by_class(self.train_set),
+        )
 
         self.iteration = 0
         self.done = 0.0
