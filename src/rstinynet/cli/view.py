@@ -1,0 +1,157 @@
+"""`rstinynet view`: several detectors side by side on the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rstinynet.data.annotations import LabelledSet
+    from rstinynet.detections import Detections
+
+
+def view(
+    data: Annotated[
+        Path, typer.Option(help="Folder with {train,val,test}.json and images/, or a data.yaml.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    predictions: Annotated[
+        list[str] | None,
+        typer.Option(help="[name=]dets.json: a COCO results file, a column. Repeatable."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="[name=]weights or the name of shipped weights, a column. Repeatable."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
+    images: Annotated[
+        str | None,
+        typer.Option(help="Image ids, separated by commas; default: where detectors err most."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Pictures, where no --images are named.")] = 6,
+    conf: Annotated[
+        float | None,
+        typer.Option(
+            help="Confidence of a shown detection; default: where F1 of each class is largest."
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU where there is one.")
+    ] = None,
+) -> None:
+    """Draw truth and detectors in columns, with hits, misses and false alarms by colour and line.
+
+    A weights file is shown at its own confidences, a results file at each class's best ones.
+    """
+    from dataclasses import replace
+
+    import cv2
+    import numpy as np
+    from rich.console import Console
+
+    from rstinynet.data.folder import open_split
+    from rstinynet.data.formats.coco import require_annotations
+    from rstinynet.data.image import read_rgb
+    from rstinynet.errors import UsageError
+    from rstinynet.evaluate.verdicts import judge_all
+    from rstinynet.evaluate.view import Shown, side_by_side, worst_images
+    from rstinynet.files import write_bytes
+
+    if not predictions and not model:
+        raise UsageError("view needs at least one --predictions FILE or --model WEIGHTS")
+    if conf is not None and not 0 <= conf < 1:
+        raise UsageError(f"--conf must be at least 0 and below 1, not {conf}")
+    if count < 1:
+        raise UsageError(f"--count must be at least 1, not {count}")
+    labelled = require_annotations(open_split(data, split), source=data)
+    chosen = labelled
+    if images is not None:
+        wanted = _ids(images, labelled)
+        chosen = replace(labelled, images=tuple(i for i in labelled.images if i.id in wanted))
+    shown = []
+    for name, path in map(_named, predictions or []):
+        found = _read(Path(path), labelled, conf)
+        shown.append(Shown(name=name, verdicts=judge_all(chosen, found)))
+    for name, path in map(_named, model or []):
+        found = _detect(path, chosen, conf, device)
+        shown.append(Shown(name=name, verdicts=judge_all(chosen, found)))
+    picked = chosen.images if images is not None else worst_images(chosen, shown, count=count)
+    console = Console(stderr=True, highlight=False, markup=False)
+    for image in picked:
+        picture = side_by_side(read_rgb(image.path), image, shown)
+        path_out = out / f"{image.path.stem}_{image.id}.png"
+        encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1]
+        write_bytes(path_out, encoded.tobytes())
+        counts = [each.verdicts[image.id] for each in shown]
+        told = "; ".join(
+            f"{each.name} {c.hits} hit, {c.missed} missed, {c.false_alarms} false"
+            for each, c in zip(shown, counts, strict=True)
+        )
+        print(path_out)
+        console.print(f"image {image.id}: {told}", soft_wrap=True)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """A column's name and its file; without a name the file's own."""
+    name, separator, path = text.partition("=")
+    if separator and name.strip() and path.strip() and "/" not in name:
+        return name.strip(), path.strip()
+    stem = Path(text).stem
+    # Runs all call their weights best or last.
+    if stem in ("best", "last") and Path(text).parent.name == "weights":
+        stem = Path(text).resolve().parent.parent.name
+    return stem, text
+
+
+def _ids(text: str, labelled: LabelledSet) -> set[int]:
+    from rstinynet.errors import UsageError
+
+    try:
+        wanted = {int(part) for part in text.split(",") if part.strip()}
+    except ValueError:
+        raise UsageError(f"--images takes image ids such as 3,17, not {text!r}") from None
+    unknown = sorted(wanted - {image.id for image in labelled.images})
+    if unknown or not wanted:
+        raise UsageError(
+            f"--images takes ids of the split's images; {unknown or text!r} are not among them"
+        )
+    return wanted
+
+
+def _read(path: Path, labelled: LabelledSet, conf: float | None) -> dict[int, Detections]:
+    """The detections of a results file over `conf`, or over each class's best confidence."""
+    import numpy as np
+
+    from rstinynet.detections import Detections
+    from rstinynet.evaluate.results import read_results
+    from rstinynet.evaluate.thresholds import best_thresholds
+
+    found = {}
+    for image_id, each in read_results(path, labelled).items():
+        boxes = each.boxes_xywh.copy()
+        boxes[:, 2:] += boxes[:, :2]
+        found[image_id] = Detections(
+            boxes.astype(np.float32), each.scores.astype(np.float32), each.labels
+        )
+    if conf is not None:
+        least = np.full(len(labelled.categories), conf)
+    else:
+        likely = {at: dets[dets.scores > 0.02] for at, dets in found.items()}
+        least = np.array([point.conf for point in best_thresholds(labelled, likely)])
+    return {at: dets[dets.scores > least[dets.labels]] for at, dets in found.items()}
+
+
+def _detect(
+    weights: str, labelled: LabelledSet, conf: float | None, device: str | None
+) -> dict[int, Detections]:
+    """What a model finds, with the set's labels."""
+    from rstinynet.evaluate.classes import match_classes
+    from rstinynet.evaluate.run import find_objects
+    from rstinynet.scenes.detector import Detector
+
+    detector = Detector.load(weights, device=device)
+    match = match_classes(detector.names, data_names=labelled.names)
+    found = find_objects(lambda batch: detector.detect_batch(batch, conf=conf), labelled)
+    return {at: match.translate(dets) for at, dets in found.items()}

@@ -1,0 +1,73 @@
+"""`rstinynet view` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import pytest
+
+from rstinynet.cli.main import run
+from rstinynet.data.synthetic import make_synthetic
+from rstinynet.model.presets import build
+from rstinynet.model.weights import WeightsMetadata, save_weights
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mine")
+    truth = json.loads(make_synthetic(folder, images=3, size=96, split="val").read_text())
+    keys = ("image_id", "category_id", "bbox")
+    found = [{key: each[key] for key in keys} | {"score": 0.5} for each in truth["annotations"]]
+    (folder / "dets.json").write_text(json.dumps(found))
+    (folder / "fewer.json").write_text(json.dumps(found[1:]))
+    return folder
+
+
+def test_two_results_files_in_columns(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    files = [
+        "--predictions",
+        f"all={data / 'dets.json'}",
+        "--predictions",
+        str(data / "fewer.json"),
+    ]
+    assert run(["view", "--data", str(data), *files, "--out", str(out), "--count", "2"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.split() == [str(out / "val_0000_1.png"), str(out / "val_0001_2.png")]
+    assert "all 4 hit, 0 missed, 0 false; fewer 3 hit, 1 missed, 0 false" in printed.err
+    picture = cv2.imread(str(out / "val_0000_1.png"))
+    assert picture.shape[1] == 3 * 512 + 2 * 8
+
+
+def test_a_model_on_named_images(data, tmp_path, capsys):
+    weights = tmp_path / "run" / "weights" / "best.safetensors"
+    metadata = WeightsMetadata(
+        model="yolo11n", names=("vehicle", "storage tank"), category_ids=(1, 2), imgsz=64
+    )
+    save_weights(weights, build("yolo11n", 2), metadata)
+    out = tmp_path / "out"
+    arguments = ["--model", str(weights), "--images", "3", "--device", "cpu", "--out", str(out)]
+    assert run(["view", "--data", str(data), *arguments]) == 0
+    assert [path.name for path in out.iterdir()] == ["val_0002_3.png"]
+    assert "image 3: run 0 hit, 4 missed, 0 false" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "at least one --predictions"),
+        (["--predictions", "x", "--conf", "1.5"], 2, "--conf must be"),
+        (["--predictions", "x", "--count", "0"], 2, "--count must be"),
+        (["--predictions", "x", "--images", "1,b"], 2, "image ids such as"),
+        (["--predictions", "x", "--images", "77"], 2, "77"),
+        (["--predictions", "nowhere.json"], 3, "nowhere.json"),
+        (["--predictions", "x", "--split", "test"], 3, "no split 'test'"),
+        (["--model", "nothing"], 4, "nothing"),
+    ],
+)
+def test_mistakes_are_answered(data, arguments, code, message, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(["view", "--data", str(data), "--out", str(out), *arguments]) == code
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
