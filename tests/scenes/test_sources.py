@@ -6,30 +6,78 @@ from pathlib import Path
 
 import pytest
 
-from rstinynet.errors import DataError
 from rstinynet.scenes import sources
 
 
 def test_files_folders_and_globs_in_order_without_doubles(tmp_path: Path) -> None:
-    for name in ("b.tif", "a.PNG", "notes.txt", "sub/c.jpg"):
+    for name in ("b.tif", "a.PNG", "notes.md", "sub/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = sources.find([tmp_path / "b.tif", tmp_path, f"{tmp_path}/**/*.jpg"])
-    assert [path.name for path in found] == ["b.tif", "a.PNG", "c.jpg"]
-    assert sources.find([tmp_path / "missing.tif"]) == [tmp_path / "missing.tif"]
+    found = sources.listing([tmp_path / "b.tif", tmp_path, f"{tmp_path}/**/*.jpg"])
+    assert [Path(scene).name for scene in found.scenes] == ["b.tif", "a.PNG", "c.jpg"]
+    assert found.refused == {}
+    missing = tmp_path / "missing.tif"
+    assert sources.listing([missing]).scenes == [missing]
 
 
-def test_empty_folder_and_glob_without_matches_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no images"):
-        sources.find([tmp_path])
-    with pytest.raises(DataError, match="no file matches"):
-        sources.find([f"{tmp_path}/*.tif"])
+def test_what_gives_no_scene_is_refused_and_the_rest_kept(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none.txt").write_text("# nothing\n\n")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "nested.txt").write_text("other.txt\n")
+    named = ["empty", "*.tif", "none.txt", "bytes.txt", "nested.txt", "a.png"]
+    found = sources.listing([tmp_path / name for name in named])
+    assert found.scenes == [tmp_path / "a.png"]
+    words = ["no images", "no file matches", "names no scene", "text in UTF-8", "another list"]
+    assert len(found.refused) == len(words)
+    for name, word in zip(named, words, strict=False):
+        assert word in str(found.refused[str(tmp_path / name)])
+
+
+def test_a_text_file_lists_scenes_seen_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.tif").touch()
+    lines = [
+        "# scenes",
+        "",
+        "a.tif",
+        "sub",
+        "/data/c.tif",
+        "s3://bucket/d.tif",
+        "/vsizip/e.zip/e.tif",
+    ]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8-sig")
+    found = sources.listing([tmp_path / "list.txt"]).scenes
+    assert found == [
+        tmp_path / "a.tif",
+        tmp_path / "sub" / "b.tif",
+        Path("/data/c.tif"),
+        "/vsis3/bucket/d.tif",
+        "/vsizip/e.zip/e.tif",
+    ]
+    assert sources.names(found) == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("given", "gdal"),
+    [
+        ("https://host/a.tif?token=1", "/vsicurl/https://host/a.tif?token=1"),
+        ("http://host/a.tif", "/vsicurl/http://host/a.tif"),
+        ("s3://bucket/a.tif", "/vsis3/bucket/a.tif"),
+        ("gs://bucket/a.tif", "/vsigs/bucket/a.tif"),
+        ("/vsimem/a.tif", "/vsimem/a.tif"),
+    ],
+)
+def test_addresses_become_gdal_paths(given: str, gdal: str) -> None:
+    found = sources.listing([given])
+    assert found.scenes == [gdal]
+    assert sources.names(found.scenes) == ["a"]
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_taken_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a[1].tif"
     path.touch()
-    assert sources.find([path]) == [path]
+    assert sources.listing([path]).scenes == [path]
 
 
 def test_names_differ_where_stems_do_not() -> None:

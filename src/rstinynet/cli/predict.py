@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json as json_text
+import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +17,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rstinynet.errors import DataError, RSTinyNetError, UsageError
+from rstinynet.cli.outcome import Outcome, one_sources_errors
+from rstinynet.errors import UsageError
 
 if TYPE_CHECKING:
     from rstinynet.scenes.detector import Detector
+    from rstinynet.scenes.merged import Merged
     from rstinynet.scenes.result import Result
     from rstinynet.scenes.stream import PredictOptions
 
@@ -27,7 +31,10 @@ Tiles = Callable[[int, int], None]
 
 def predict(
     source: Annotated[
-        list[str], typer.Argument(help="Images, GeoTIFF scenes, folders or quoted globs.")
+        list[str],
+        typer.Argument(
+            help="Images, GeoTIFF scenes, folders, quoted globs, text files of paths, STAC files."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     model: Annotated[
@@ -69,6 +76,17 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the same command was interrupted.")
     ] = False,
+    merged: Annotated[
+        Path | None,
+        typer.Option(
+            help="One file for the objects of all sources (.gpkg, .fgb, .parquet, .shp, .geojson, "
+            ".csv, .json), in place of files for each."
+        ),
+    ] = None,
+    asset: Annotated[
+        str | None,
+        typer.Option(help="Of STAC items, the asset of this name or role. (default: visual, data)"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="A summary as JSON on stdout.")] = False,
 ) -> None:
     """Find objects in images and GeoTIFF scenes of any size; draw them and write them to files.
@@ -76,9 +94,10 @@ def predict(
     Scenes larger than a tile are searched tile by tile. A search that was interrupted or killed
     goes on with --resume, and gives what it would have given unbroken.
 
-    A source that cannot be used is reported, the others are done; the exit code is then 3 (2 where
-    the options suit no source).
+    A source that cannot be used is reported and listed in errors.json, the others are done; the
+    exit code is then 3 (2 where the options suit no source).
     """
+    from rstinynet.scenes import merged as merging
     from rstinynet.scenes import sources, windows
     from rstinynet.scenes.detector import DEFAULT_MODEL, Detector
     from rstinynet.scenes.result import FORMATS
@@ -86,6 +105,9 @@ def predict(
 
     console = Console(stderr=True)
     formats = _listed(format)
+    if merged is not None:
+        merging.kind_of(merged)
+        formats = formats or []
     for one in formats or ():
         if one not in FORMATS:
             raise UsageError(f"--format takes {','.join(FORMATS)}, not {one!r}")
@@ -102,67 +124,77 @@ def predict(
     detector = Detector.load(model or DEFAULT_MODEL, device=device)
     wanted_labels(detector.names, options.classes)
     windows.spans(1, options.tile or detector.metadata.imgsz, options.used_overlap(detector))
-    errors: list[Exception] = []
-    records: list[dict[str, Any]] = []
+    outcome = Outcome()
 
     def fail(error: Exception, name: str) -> None:
-        errors.append(error)
-        records.append({"source": name, "error": _words(error, name)})
-        console.print(f"[red]failed[/] {escape(records[-1]['error'])}", soft_wrap=True)
+        console.print(f"[red]failed[/] {escape(outcome.fail(error, name))}", soft_wrap=True)
 
-    paths: dict[Path, None] = {}
-    for named in source:
-        try:
-            paths |= dict.fromkeys(sources.find([named]))
-        except DataError as error:
-            fail(error, named)
-    with _progress(console) as progress:
-        names = sources.names(list(paths))
-        for image_id, (path, name) in enumerate(zip(paths, names, strict=True), 1):
-            task = progress.add_task(escape(path.name), total=None)
-
-            def advance(done: int, total: int, task: Any = task) -> None:
-                progress.update(task, completed=done, total=total)
-
-            try:
-                output = Output(
-                    folder=out, name=name, formats=formats, image_id=image_id, resume=resume
-                )
-                record = search(detector, path, options=options, output=output, progress=advance)
-            except KeyboardInterrupt as stop:
-                console.print(escape(str(stop)), soft_wrap=True)
-                raise
-            except _one_sources_errors() as error:
-                fail(error, str(path))
-            else:
-                console.print(_line(record), soft_wrap=True)
-                records.append(record)
-            progress.remove_task(task)
-    if json:
+    def summarise() -> None:
         summary = {
             "model": detector.metadata.model,
             "names": list(detector.names),
             "device": str(detector.device),
             "out": str(out),
-            "sources": records,
-            "failed": len(errors),
+            "merged": None if merged is None else str(merged),
+            "sources": outcome.records,
+            "failed": len(outcome.errors),
         }
-        print(json_text.dumps(summary))
-    if errors:
-        of_use = len(errors) < len(records) or not all(isinstance(e, UsageError) for e in errors)
-        raise (DataError if of_use else UsageError)(
-            f"{len(errors)} of {len(records)} sources could not be used: "
-            + ", ".join(record["source"] for record in records if "error" in record)
-        )
+        if json:
+            print(json_text.dumps(summary))
 
+    listing = sources.listing(source, asset=asset)
+    for named, refusal in listing.refused.items():
+        fail(refusal, named)
+    said: list[Any] = []
+    finished: list[Path] = []
+    with ExitStack() as stack:
+        whole = None
+        if merged is not None:
+            said = stack.enter_context(warnings.catch_warnings(record=True))
+            warnings.simplefilter("always")
+            whole = stack.enter_context(merging.create(merged, listing.scenes, detector.metadata))
+        progress = stack.enter_context(_progress(console))
+        names = sources.names(listing.scenes)
+        for image_id, (path, name) in enumerate(zip(listing.scenes, names, strict=True), 1):
+            task = progress.add_task(escape(Path(path).name), total=None)
 
-def _one_sources_errors() -> tuple[type[Exception], ...]:
-    """What can go wrong with one source, in reading, placing or writing."""
-    from pyogrio.errors import DataLayerError, DataSourceError
-    from pyproj.exceptions import ProjError
-    from rasterio.errors import RasterioError
+            def advance(done: int, total: int, task: Any = task) -> None:
+                progress.update(task, completed=done, total=total)
 
-    return (RSTinyNetError, OSError, ProjError, DataSourceError, DataLayerError, RasterioError)
+            output = Output(
+                folder=out,
+                name=name,
+                formats=formats,
+                image_id=image_id,
+                resume=resume,
+                merged=whole,
+                finished=finished,
+            )
+            try:
+                record = search(detector, path, options=options, output=output, progress=advance)
+            except KeyboardInterrupt as stop:
+                console.print(escape(str(stop)), soft_wrap=True)
+                raise
+            except one_sources_errors() as error:
+                if whole is not None and whole.broken:
+                    raise
+                fail(error, str(path))
+            else:
+                console.print(_line(record), soft_wrap=True)
+                outcome.records.append(record)
+            progress.remove_task(task)
+        outcome.write(out)
+        if outcome.none_done:
+            # Before a merged file without any scene gets its name.
+            summarise()
+            outcome.raise_failed()
+    for ledger in finished:
+        # Only now: a run of many sources that is killed goes on with all of them.
+        shutil.rmtree(ledger, ignore_errors=True)
+    if merged is not None:
+        console.print(f"[green]done[/] {escape(str(merged))}{_notes(said)}", soft_wrap=True)
+    summarise()
+    outcome.raise_failed()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +210,10 @@ class Output:
     """In the COCO results."""
     resume: bool = False
     """Go on where an earlier run into the same folder stopped."""
+    merged: Merged | None = None
+    """What takes the objects of every source."""
+    finished: list[Path] | None = None
+    """Takes the ledger when the source is done, to be removed later; None: it is removed then."""
 
     @property
     def ledger(self) -> Path:
@@ -187,7 +223,7 @@ class Output:
 
 def search(
     detector: Detector,
-    path: Path,
+    path: Path | str,
     *,
     options: PredictOptions,
     output: Output,
@@ -200,17 +236,24 @@ def search(
     start = time.perf_counter()
     # Before a search that may take an hour.
     writers.check_scene(path, output.formats or (), bands=options.bands)
+    if output.merged is not None:
+        output.merged.check(path)
     with Ledger(output.ledger, resume=output.resume) as ledger:
         try:
             result = stream.predict(detector, path, options, progress=progress, ledger=ledger)
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(ledger.story(path.name)) from stop
+            raise KeyboardInterrupt(ledger.story(Path(path).name)) from stop
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             files = result.save(
                 output.folder, formats=output.formats, name=output.name, image_id=output.image_id
             )
-        ledger.finish()
+            if output.merged is not None:
+                output.merged.add(result, image_id=output.image_id)
+        if output.finished is None:
+            ledger.finish()
+        else:
+            output.finished.append(output.ledger)
     said = dict.fromkeys(str(warning.message) for warning in caught)
     notes = [*result.notes, *ledger.notes, *said]
     return {
@@ -249,16 +292,16 @@ def _progress(console: Console) -> Progress:
 def _line(record: dict[str, Any]) -> str:
     counts = ", ".join(f"{n} {name}" for name, n in record["counts"].items()) or "nothing found"
     files = ", ".join(Path(file).name for file in record["files"].values())
-    notes = "".join(f"\n  [yellow]note[/] {escape(note)}" for note in record["notes"])
+    to = f" → {escape(files)}" if files else ""
     return (
         f"[green]done[/] {escape(record['source'])} ({record['width']} by {record['height']}): "
-        f"{escape(counts)} in {record['seconds']:.1f} s → {escape(files)}{notes}"
+        f"{escape(counts)} in {record['seconds']:.1f} s{to}{_notes(record['notes'])}"
     )
 
 
-def _words(error: Exception, source: str) -> str:
-    text = str(error)
-    return text if isinstance(error, RSTinyNetError) else f"{source}: {text}"
+def _notes(notes: Sequence[Any]) -> str:
+    texts = dict.fromkeys(str(getattr(note, "message", note)) for note in notes)
+    return "".join(f"\n  [yellow]note[/] {escape(text)}" for text in texts)
 
 
 def _listed(text: str | None) -> list[str] | None:

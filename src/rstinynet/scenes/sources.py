@@ -1,37 +1,68 @@
-"""Which files a command is to search, and the names their results get."""
+"""Which scenes a command is to search, and the names their results get.
+
+A source is a file, a folder, a glob, a URL or GDAL path (`/vsi...`), a text file with one of these
+a line, or STAC: an item, an item collection, a catalog (https://stacspec.org, 1.0 and 1.1).
+"""
 
 from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
-from rstinynet.errors import DataError
+from rstinynet.errors import DataError, RSTinyNetError, UsageError
+from rstinynet.scenes import stac
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".jp2", ".bmp", ".webp", ".vrt"})
 """Files of a folder that are taken for images."""
+LISTS = frozenset({".txt", ".lst"})
+"""Files that list sources, one a line."""
+_REMOTE = {
+    "http://": "/vsicurl/http://",
+    "https://": "/vsicurl/https://",
+    "s3://": "/vsis3/",
+    "gs://": "/vsigs/",
+    "az://": "/vsiaz/",
+}
+
+Source = Path | str
+"""A file here, or a GDAL path (`/vsi...`), which is no path to the file system."""
 
 
-def find(sources: Iterable[str | Path]) -> list[Path]:
-    """Files named by paths, folders (their images, not those of subfolders) and globs, in order.
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What sources come to."""
 
-    A file named twice is taken once. A named file that does not exist is kept, so that it is
-    reported beside the others. Raises DataError for a folder without images or a glob without
-    matches.
-    """
-    found: dict[Path, None] = {}
+    scenes: list[Source] = field(default_factory=list)
+    """In the order named, each once. A file that does not exist is kept, to be reported."""
+    refused: dict[str, RSTinyNetError] = field(default_factory=dict)
+    """What gave no scene, and why."""
+
+
+def listing(sources: Iterable[str | Path], *, asset: str | None = None) -> Listing:
+    """All scenes that `sources` name; of STAC items the asset of this name or role."""
+    found: dict[Source, None] = {}
+    refused: dict[str, RSTinyNetError] = {}
     for source in sources:
-        for path in _expand(str(source)):
-            found.setdefault(path)
-    return list(found)
+        try:
+            for one in _expand(str(source), asset):
+                if isinstance(one, stac.Refused):
+                    refused[one.item] = one.error
+                else:
+                    found.setdefault(one)
+        except RSTinyNetError as error:
+            refused[str(source)] = error
+    return Listing(list(found), refused)
 
 
-def names(paths: Sequence[Path]) -> list[str]:
-    """A name for each path's results: its stem, or more of the path where stems are the same.
+def names(scenes: Sequence[Source]) -> list[str]:
+    """A name for each scene's results: its stem, or more of the path where stems are the same.
 
     Names differ even where the file system does not tell upper from lower case.
     """
+    paths = [_pure(scene) for scene in scenes]
     chosen = [path.stem for path in paths]
     for widen in (_with_suffix, _with_folder):
         same = Counter(name.casefold() for name in chosen)
@@ -49,28 +80,78 @@ def names(paths: Sequence[Path]) -> list[str]:
     return chosen
 
 
-def _expand(source: str) -> list[Path]:
+def scene_at(href: str, folder: Path) -> Source:
+    """The scene that a list or STAC file in `folder` means by `href`."""
+    if href.startswith("/vsi"):
+        return href
+    if href.startswith("file://"):
+        return Path(href.removeprefix("file://"))
+    for scheme, gdal in _REMOTE.items():
+        if href.startswith(scheme):
+            return gdal + href.removeprefix(scheme)
+    return folder / href
+
+
+def _expand(source: str, asset: str | None) -> Iterator[Source | stac.Refused]:
     path = Path(source)
-    if path.is_dir():
-        images = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not images:
-            raise DataError(
-                f"{source}: the folder has no images ({', '.join(sorted(SUFFIXES))}); images in "
-                f"subfolders are found by a glob such as '{path / '**' / '*.tif'}'"
-            )
-        return images
-    if not path.exists() and glob.has_magic(source):
-        matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
-        images = [match for match in matches if match.is_file()]
-        if not images:
-            raise DataError(f"{source}: no file matches this pattern; check it and its quotes")
-        return images
-    return [path]
+    if isinstance(scene_at(source, Path()), str):
+        yield scene_at(source, Path())
+    elif path.is_dir():
+        yield from _images_of(path)
+    elif path.is_file() and path.suffix.lower() in LISTS:
+        for line in _lines(path):
+            yield from _expand(line, asset)
+    elif path.is_file() and path.suffix.lower() in stac.SUFFIXES:
+        for href in stac.assets(path, asset):
+            yield href if isinstance(href, stac.Refused) else scene_at(href, path.parent)
+    elif not path.exists() and glob.has_magic(source):
+        yield from _matches(source)
+    else:
+        yield path
 
 
-def _with_suffix(path: Path) -> str:
+def _images_of(folder: Path) -> list[Path]:
+    images = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not images:
+        raise DataError(
+            f"{folder}: the folder has no images ({', '.join(sorted(SUFFIXES))}); images in "
+            f"subfolders are found by a glob such as '{folder / '**' / '*.tif'}'"
+        )
+    return images
+
+
+def _matches(pattern: str) -> list[Path]:
+    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+    images = [match for match in matches if match.is_file()]
+    if not images:
+        raise DataError(f"{pattern}: no file matches this pattern; check it and its quotes")
+    return images
+
+
+def _lines(path: Path) -> list[str]:
+    """The list's sources, relative ones seen from its folder; `#` begins a comment line."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a list of scenes must be text in UTF-8, a path a line") from error
+    named = [line for line in lines if line and not line.startswith("#")]
+    if not named:
+        raise DataError(f"{path}: the list names no scene; write one path a line")
+    nested = [line for line in named if PurePath(line).suffix.lower() in LISTS]
+    if nested:
+        raise UsageError(f"{path}: a list cannot name another list ({nested[0]}); give both")
+    return [str(scene_at(line, path.parent)) for line in named]
+
+
+def _pure(scene: Source) -> PurePath:
+    """The scene as a path, without what follows a URL's question mark."""
+    return scene if isinstance(scene, PurePath) else PurePath(scene.split("?", 1)[0])
+
+
+def _with_suffix(path: PurePath) -> str:
     return f"{path.stem}_{path.suffix.lstrip('.').lower()}"
 
 
-def _with_folder(path: Path) -> str:
-    return f"{path.resolve().parent.name}_{_with_suffix(path)}"
+def _with_folder(path: PurePath) -> str:
+    parent = path.resolve().parent if isinstance(path, Path) else path.parent
+    return f"{parent.name}_{_with_suffix(path)}"

@@ -1,0 +1,64 @@
+"""What became of each source of a run: records, `errors.json`, the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rstinynet.errors import DataError, RSTinyNetError, UsageError
+from rstinynet.files import write_json
+
+ERRORS = "errors.json"
+"""Name of the file, in the folder of the results, that lists the sources that failed."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The sources of a run in turn, done and failed."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """One a source, as in the JSON summary; those that failed have the key `error`."""
+    errors: list[Exception] = field(default_factory=list)
+
+    def fail(self, error: Exception, source: str) -> str:
+        """Record a source that cannot be used; gives the words for it."""
+        words = str(error) if isinstance(error, RSTinyNetError) else f"{source}: {error}"
+        self.errors.append(error)
+        self.records.append({"source": source, "error": words})
+        return words
+
+    @property
+    def none_done(self) -> bool:
+        """Whether every source failed."""
+        return len(self.errors) == len(self.records)
+
+    def write(self, folder: Path) -> None:
+        """List the failures in `errors.json`; an old list goes when there are none."""
+        path = folder / ERRORS
+        if not self.errors:
+            path.unlink(missing_ok=True)
+            return
+        failed = [record for record in self.records if "error" in record]
+        for record, error in zip(failed, self.errors, strict=True):
+            record["kind"] = type(error).__name__
+        write_json(path, {"failed": len(failed), "of": len(self.records), "errors": failed})
+
+    def raise_failed(self) -> None:
+        """End a run in which a source failed: exit code 3, or 2 where the options suit none."""
+        if not self.errors:
+            return
+        usage = self.none_done and all(isinstance(e, UsageError) for e in self.errors)
+        raise (UsageError if usage else DataError)(
+            f"{len(self.errors)} of {len(self.records)} sources could not be used: "
+            + ", ".join(record["source"] for record in self.records if "error" in record)
+        )
+
+
+def one_sources_errors() -> tuple[type[Exception], ...]:
+    """What can go wrong with one source, in reading, placing or writing."""
+    from pyogrio.errors import DataLayerError, DataSourceError
+    from pyproj.exceptions import ProjError
+    from rasterio.errors import RasterioError
+
+    return (RSTinyNetError, OSError, ProjError, DataSourceError, DataLayerError, RasterioError)

@@ -1,0 +1,99 @@
+"""One file for the objects of many scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from affine import Affine
+from pyproj import CRS
+
+from rstinynet.errors import RSTinyNetError, UsageError
+from rstinynet.model.weights import WeightsMetadata
+from rstinynet.scenes import georef, writers
+from rstinynet.scenes.features import Header
+from rstinynet.scenes.reader import Scene
+from rstinynet.scenes.result import Result
+from rstinynet.scenes.sources import Source
+
+
+class Merged:
+    """A file that takes one scene's result after another; made by `create`."""
+
+    def __init__(self, file: writers.DetectionFile, path: Path, crs: CRS | None) -> None:
+        self._file = file
+        self.path = path
+        self.crs = crs
+        """Coordinate system of the file; None where positions are pixels."""
+
+        self.broken = False
+        """Whether writing failed, which no later scene can mend."""
+
+    def check(self, source: Source) -> None:
+        """Raise UsageError for a scene that cannot be part of the file, before it is searched."""
+        writers.refuse_source(str(source), self.path)
+        if self.crs is None:
+            return
+        with Scene(source) as scene:
+            if scene.source.crs is None:
+                raise UsageError(
+                    f"{source} has no coordinate system, which {self.path.name} needs, since other "
+                    "scenes have one: search it apart"
+                )
+
+    def add(self, result: Result, *, image_id: int = 1) -> None:
+        """Take a scene's objects; the attribute `source` tells which are its own."""
+        self.broken = True
+        self._file.add(result.detections, result.header(image_id))
+        self.broken = False
+
+
+def kind_of(path: Path) -> str:
+    """The format that the path's suffix stands for. UsageError where there is none."""
+    for kind, suffix in writers.SUFFIXES.items():
+        if path.suffix.lower() == suffix:
+            return kind
+    known = ", ".join(writers.SUFFIXES.values())
+    raise UsageError(f"{path} must end with one of {known}, not {path.suffix or 'nothing'!r}")
+
+
+@contextmanager
+def create(path: Path, scenes: Sequence[Source], metadata: WeightsMetadata) -> Iterator[Merged]:
+    """The file at `path`, complete and renamed when the block ends without error.
+
+    Positions are in the system that all of `scenes` have in common, else in EPSG:4326; pixels
+    where none has one. A style for QGIS goes beside it where there can be one.
+    """
+    kind = kind_of(path)
+    crs = common_crs(scenes)
+    names = tuple(metadata.names)
+    # Each scene brings its own header; this one says where and of what classes the file is.
+    first = Header(
+        source=f"merged file {path.name}",
+        class_names=names,
+        category_ids=tuple(metadata.category_ids),
+        crs=crs,
+        transform=None if crs is None else Affine.identity(),
+    )
+    with writers.create(path, kind, first) as file:
+        yield Merged(file, path, crs)
+    writers.write_style(path, kind, names)
+
+
+def common_crs(scenes: Sequence[Source]) -> CRS | None:
+    """The system of all scenes that have one, EPSG:4326 where they differ, None without any.
+
+    Scenes that cannot be opened are passed over: they are reported when their turn comes.
+    """
+    found: CRS | None = None
+    for path in scenes:
+        try:
+            with Scene(path) as scene:
+                crs = scene.source.crs
+        except (RSTinyNetError, OSError):
+            continue
+        if found is not None and crs is not None and crs != found:
+            return georef.WGS84
+        found = found or crs
+    return found

@@ -1,0 +1,262 @@
+"""`rstinynet predict` over many scenes: merged files, lists, STAC, failures on record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+import torch
+from affine import Affine
+from pyogrio.errors import DataSourceError
+from pyproj import CRS, Transformer
+
+from rstinynet.cli.main import run
+from rstinynet.detections import Detections
+from rstinynet.model.weights import WeightsMetadata
+from rstinynet.scenes import writers
+from rstinynet.scenes.detector import Detector
+
+
+class BlobDetector(Detector):
+    """Boxes of the bright blobs, all of class vehicle."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self.metadata = WeightsMetadata(
+            model="blobs", names=("ship", "vehicle"), category_ids=(1, 2), imgsz=640
+        )
+
+    def detect_batch(self, images: Any, **options: Any) -> list[Detections]:
+        return [self._one(image) for image in images]
+
+    def _one(self, image: np.ndarray) -> Detections:
+        bright = (image[..., 0] > 230).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
+        found = [(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:].tolist()]
+        boxes = np.array(found, np.float32).reshape(-1, 4)
+        return Detections(
+            boxes, np.full(len(boxes), 0.7, np.float32), np.ones(len(boxes), np.int64)
+        )
+
+
+@pytest.fixture(autouse=True)
+def _blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Detector, "load", lambda *args, **options: BlobDetector())
+
+
+def scene(path: Path, *, epsg: int | None = 32611, objects: int = 1, east: float = 664000) -> Path:
+    """A scene of 120 by 100 pixels of 0.3 m; object i is at x 10 + 20 i, y 20, 8 by 6 pixels."""
+    image = np.full((100, 120, 3), 30, np.uint8)
+    for i in range(objects):
+        image[20:26, 10 + 20 * i : 18 + 20 * i] = 255
+    path.parent.mkdir(exist_ok=True)
+    if epsg is None:
+        cv2.imwrite(str(path), image)
+        return path
+    place = {"crs": f"EPSG:{epsg}", "transform": Affine(0.3, 0, east, 0, -0.3, 4e6)}
+    profile = {"driver": "GTiff", "width": 120, "height": 100, "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", **profile, **place) as file:
+        file.write(image.transpose(2, 0, 1))
+    return path
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A folder of two scenes in one system."""
+    scene(tmp_path / "in" / "a.tif", objects=2)
+    scene(tmp_path / "in" / "b.tif", east=665000)
+    return tmp_path / "in"
+
+
+def read(path: Path) -> tuple[dict[str, Any], np.ndarray, dict[str, list[Any]]]:
+    meta, _, geometry, columns = pyogrio.raw.read(path, layer=0)
+    values = {name: column.tolist() for name, column in zip(meta["fields"], columns, strict=True)}
+    return meta, shapely.from_wkb(geometry), values
+
+
+def test_one_merged_file_in_the_scenes_own_system(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, merged = tmp_path / "out", tmp_path / "all.gpkg"
+    arguments = ["predict", str(two), "--out", str(out), "--merged", str(merged), "--json"]
+    assert run(arguments) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["merged"] == str(merged)
+    assert [record["files"] for record in summary["sources"]] == [{}, {}]
+    assert not out.exists()
+    meta, shapes, columns = read(merged)
+    assert meta["crs"] == "EPSG:32611"
+    assert sorted(columns["source"]) == ["a.tif", "a.tif", "b.tif"]
+    assert sorted(columns["det_id"]) == [1, 2, 3]
+    of_b = shapes[columns["source"].index("b.tif")]
+    np.testing.assert_allclose(of_b.bounds, (665003, 4e6 - 7.8, 665005.4, 4e6 - 6))
+    assert merged.with_suffix(".qml").exists()
+    # Again over what is there, by a relative path as the shell gives it.
+    assert run(arguments) == 0
+
+
+def test_scenes_of_two_systems_meet_in_longitude_and_latitude(two: Path, tmp_path: Path) -> None:
+    scene(two / "c.tif", epsg=32612, east=300000)
+    merged = tmp_path / "all.parquet"
+    assert run(["predict", str(two), "--out", str(tmp_path / "o"), "--merged", str(merged)]) == 0
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(merged)
+    geo = json.loads(table.schema.metadata[b"geo"])
+    assert CRS.from_json_dict(geo["columns"]["geometry"]["crs"]).to_epsg() == 4326
+    shapes = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
+    at = table["source"].to_pylist().index("c.tif")
+    there = Transformer.from_crs(4326, 32612, always_xy=True)
+    x, y = there.transform(*shapes[at].exterior.coords.xy)
+    np.testing.assert_allclose(
+        [min(x), min(y), max(x), max(y)], (300003, 4e6 - 7.8, 300005.4, 4e6 - 6), atol=1e-6
+    )
+
+
+def test_a_scene_without_a_place_stays_out_of_a_merged_map(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene(two / "flat.tif", epsg=None)
+    (two / "bad.tif").write_text("no image")
+    out, merged = tmp_path / "out", tmp_path / "all.fgb"
+    arguments = ["--out", str(out), "--merged", str(merged), "--format", "csv", "--json"]
+    assert run(["predict", str(two), *arguments]) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["failed"] == 2
+    assert len(read(merged)[1]) == 3
+    assert sorted(p.name for p in out.iterdir()) == [
+        "a_detections.csv",
+        "b_detections.csv",
+        "errors.json",
+    ]
+    listed = json.loads((out / "errors.json").read_text())
+    assert (listed["failed"], listed["of"]) == (2, 4)
+    kinds = {Path(e["source"]).name: (e["kind"], e["error"]) for e in listed["errors"]}
+    assert kinds["flat.tif"][0] == "UsageError"
+    assert "no coordinate system" in kinds["flat.tif"][1]
+    assert kinds["bad.tif"][0] == "DataError"
+    # A later run without failures takes the list away.
+    assert run(["predict", str(two / "a.tif"), *arguments]) == 0
+    assert not (out / "errors.json").exists()
+
+
+def test_scenes_without_any_place_merge_in_pixels_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        scene(tmp_path / "in" / f"{name}.tif", epsg=None)
+    merged = tmp_path / "all.gpkg"
+    arguments = ["--out", str(tmp_path / "o"), "--merged", str(merged)]
+    assert run(["predict", str(tmp_path / "in"), *arguments]) == 0
+    assert "positions are written in pixels" in " ".join(capsys.readouterr().err.split())
+    meta, shapes, _ = read(merged)
+    assert meta["crs"] is None
+    np.testing.assert_allclose(shapely.bounds(shapes), [[10, 20, 18, 26]] * 2)
+
+
+def test_no_scene_done_leaves_no_merged_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merged = tmp_path / "all.gpkg"
+    arguments = ["--out", str(tmp_path / "o"), "--merged", str(merged), "--json"]
+    assert run(["predict", str(tmp_path / "missing.tif"), *arguments]) == 3
+    assert json.loads(capsys.readouterr().out)["failed"] == 1
+    assert not merged.exists()
+
+
+def test_an_error_in_the_merged_file_ends_the_run(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise DataSourceError("disk full")
+
+    monkeypatch.setattr(writers.DetectionFile, "add", fail)
+    merged = tmp_path / "all.gpkg"
+    arguments = ["--out", str(tmp_path / "o"), "--merged", str(merged)]
+    assert run(["predict", str(two), *arguments]) == 1
+    assert not merged.exists()
+
+
+@pytest.mark.parametrize("name", ["all.dxf", "all"])
+def test_a_merged_file_of_no_known_kind_is_refused(
+    two: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["predict", str(two), "--out", str(tmp_path), "--merged", str(tmp_path / name)]) == 2
+    words = " ".join(capsys.readouterr().err.split())
+    assert "must end with one of .gpkg, .geojson, .fgb, .parquet, .shp" in words
+
+
+def test_lists_and_stac_name_scenes(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.txt").write_text("in/a.tif\n")
+    items = [
+        {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "id": name,
+            "geometry": None,
+            "properties": {"datetime": "2024-05-01T00:00:00Z"},
+            "links": [],
+            "assets": {key: {"href": f"in/{key}.tif", "type": "image/tiff"}},
+        }
+        for name, key in (("first", "b"), ("second", "c"))
+    ]
+    stac = tmp_path / "items.json"
+    stac.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    arguments = ["--out", str(tmp_path / "out"), "--format", "csv", "--json", "--asset", "b"]
+    assert run(["predict", str(tmp_path / "list.txt"), str(stac), *arguments]) == 3
+    records = json.loads(capsys.readouterr().out)["sources"]
+    failed = [record for record in records if "error" in record]
+    assert [record["source"] for record in failed] == [f"{stac}#second"]
+    assert "no asset or picture of a role 'b'" in failed[0]["error"]
+    assert {Path(r["source"]).name: r["count"] for r in records if "count" in r} == {
+        "a.tif": 2,
+        "b.tif": 1,
+    }
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_run_of_many_scenes_goes_on_with_those_that_are_done(
+    two: Path,
+    tmp_path: Path,
+    merged: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Interrupted in the second scene: the first is not searched again, and all is as unbroken."""
+    arguments = ["predict", str(two), "--tile", "64", "--json", "--out"]
+    extra = ["--merged", str(tmp_path / "all.csv")] if merged else ["--format", "csv"]
+    result = tmp_path / "all.csv" if merged else tmp_path / "out" / "a_detections.csv"
+    assert run([*arguments, str(tmp_path / "out"), *extra]) == 0
+    unbroken = result.read_bytes()
+    result.unlink()
+    capsys.readouterr()
+    seen = {"tiles": 0}
+    plain = BlobDetector.detect_batch
+
+    def counted(self: BlobDetector, images: Any, **options: Any) -> list[Detections]:
+        seen["tiles"] += len(images)
+        if seen["tiles"] == 12:
+            raise KeyboardInterrupt
+        return plain(self, images, **options)
+
+    monkeypatch.setattr(BlobDetector, "detect_batch", counted)
+    assert run([*arguments, str(tmp_path / "again"), *extra]) == 130
+    assert "--resume goes on from there" in " ".join(capsys.readouterr().err.split())
+    assert result.exists() is False
+    assert run([*arguments, str(tmp_path / "again"), *extra, "--resume"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["sources"]
+    assert first["resumed_tiles"] == 9
+    assert second["resumed_tiles"] == 2
+    assert seen["tiles"] == 12 + 7
+    again = result if merged else tmp_path / "again" / "a_detections.csv"
+    assert again.read_bytes() == unbroken
+    assert not list(tmp_path.rglob("*.ledger"))
