@@ -260,3 +260,45 @@ def test_a_run_of_many_scenes_goes_on_with_those_that_are_done(
     again = result if merged else tmp_path / "again" / "a_detections.csv"
     assert again.read_bytes() == unbroken
     assert not list(tmp_path.rglob("*.ledger"))
+
+
+def test_counts_of_a_run_are_those_of_its_merged_file(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyogrio.raw.write(
+        tmp_path / "zones.gpkg",
+        geometry=shapely.to_wkb([shapely.box(664000, 4e6 - 30, 664006, 4e6)]),
+        field_data=[np.array(["west"], object)],
+        fields=np.array(["name"], object),
+        geometry_type="Polygon",
+        crs="EPSG:32611",
+    )
+    by = ["--zones", str(tmp_path / "zones.gpkg"), "--grid", "10", "--h3", "9"]
+    out, merged = tmp_path / "out", tmp_path / "all.gpkg"
+    arguments = ["--out", str(out), "--merged", str(merged), "--json"]
+    assert run(["predict", str(two), *arguments, *by]) == 0
+    in_run = json.loads(capsys.readouterr().out)["counted"]
+    assert (in_run["count"], in_run["outside"]) == (3, 2)
+    assert run(["count", str(merged), *by, "--classes", "ship,vehicle", "--json"]) == 0
+    after = json.loads(capsys.readouterr().out)
+    for kind in ("zones", "h3"):
+        first, second = read(Path(in_run["files"][kind])), read(Path(after["files"][kind]))
+        assert first[2] == second[2]
+    with (
+        rasterio.open(in_run["files"]["grid"]) as first_grid,
+        rasterio.open(after["files"]["grid"]) as second_grid,
+    ):
+        # That of the run covers its scenes, that of the file what it holds.
+        assert first_grid.read(1).sum() == second_grid.read(1).sum() == 3 * 10_000
+        assert first_grid.bounds.left == 664000
+        assert first_grid.bounds.bottom == 4e6 - 30
+
+
+def test_counting_refuses_what_has_no_place_before_the_search(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene(two / "flat.tif", epsg=None)
+    out = str(tmp_path / "out")
+    assert run(["predict", str(two), "--out", out, "--grid", "10", "--format", "csv"]) == 3
+    assert "which counting needs" in " ".join(capsys.readouterr().err.split())
+    assert run(["predict", str(two / "flat.tif"), "--out", out, "--grid", "10"]) == 2

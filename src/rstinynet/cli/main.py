@@ -25,6 +25,7 @@ VERBS = {
     "train": "Train a model on labelled images.",
     "val": "Measure a model on labelled images in AI-TOD's protocol.",
     "predict": "Find objects in images and GeoTIFF scenes.",
+    "count": "Count found objects by zone, on a grid, in H3 cells.",
     "info": "Parameters, cost and metadata of a model.",
     "data": "Prepare, check, convert, divide and count data sets.",
     "ablate": "Train the paper's ablation and write it beside the published one.",

@@ -17,10 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rstinynet.cli.count import GRID, H3, ZONES, report
+from rstinynet.cli.count import summary as summary_of_counts
 from rstinynet.cli.outcome import Outcome, one_sources_errors
 from rstinynet.errors import UsageError
 
 if TYPE_CHECKING:
+    from rstinynet.scenes.counting import Counting
     from rstinynet.scenes.detector import Detector
     from rstinynet.scenes.merged import Merged
     from rstinynet.scenes.result import Result
@@ -87,6 +90,9 @@ def predict(
         str | None,
         typer.Option(help="Of STAC items, the asset of this name or role. (default: visual, data)"),
     ] = None,
+    zones: ZONES = None,
+    grid: GRID = None,
+    h3: H3 = None,
     json: Annotated[bool, typer.Option("--json", help="A summary as JSON on stdout.")] = False,
 ) -> None:
     """Find objects in images and GeoTIFF scenes of any size; draw them and write them to files.
@@ -99,9 +105,11 @@ def predict(
     """
     from rstinynet.scenes import merged as merging
     from rstinynet.scenes import sources, windows
+    from rstinynet.scenes.counting import Counting, CountOptions
     from rstinynet.scenes.detector import DEFAULT_MODEL, Detector
     from rstinynet.scenes.result import FORMATS
     from rstinynet.scenes.stream import PredictOptions, wanted_labels
+    from rstinynet.scenes.survey import survey
 
     console = Console(stderr=True)
     formats = _listed(format)
@@ -136,6 +144,7 @@ def predict(
             "device": str(detector.device),
             "out": str(out),
             "merged": None if merged is None else str(merged),
+            "counted": None if counting is None else summary_of_counts(counting, counts),
             "sources": outcome.records,
             "failed": len(outcome.errors),
         }
@@ -145,6 +154,9 @@ def predict(
     listing = sources.listing(source, asset=asset)
     for named, refusal in listing.refused.items():
         fail(refusal, named)
+    by = CountOptions(zones=zones, grid_m=grid, h3=h3)
+    counting = Counting(by, *survey(listing.scenes)) if by.any else None
+    counts: dict[str, Path] = {}
     said: list[Any] = []
     finished: list[Path] = []
     with ExitStack() as stack:
@@ -168,6 +180,7 @@ def predict(
                 image_id=image_id,
                 resume=resume,
                 merged=whole,
+                counting=counting,
                 finished=finished,
             )
             try:
@@ -188,6 +201,9 @@ def predict(
             # Before a merged file without any scene gets its name.
             summarise()
             outcome.raise_failed()
+    if counting is not None:
+        counts = counting.write(out / "counts", options.classes or detector.names)
+        report(counting, counts)
     for ledger in finished:
         # Only now: a run of many sources that is killed goes on with all of them.
         shutil.rmtree(ledger, ignore_errors=True)
@@ -212,6 +228,8 @@ class Output:
     """Go on where an earlier run into the same folder stopped."""
     merged: Merged | None = None
     """What takes the objects of every source."""
+    counting: Counting | None = None
+    """What counts the objects of every source."""
     finished: list[Path] | None = None
     """Takes the ledger when the source is done, to be removed later; None: it is removed then."""
 
@@ -238,6 +256,8 @@ def search(
     writers.check_scene(path, output.formats or (), bands=options.bands)
     if output.merged is not None:
         output.merged.check(path)
+    if output.counting is not None:
+        output.counting.check(path)
     with Ledger(output.ledger, resume=output.resume) as ledger:
         try:
             result = stream.predict(detector, path, options, progress=progress, ledger=ledger)
@@ -250,6 +270,8 @@ def search(
             )
             if output.merged is not None:
                 output.merged.add(result, image_id=output.image_id)
+        if output.counting is not None:
+            output.counting.add_result(result)
         if output.finished is None:
             ledger.finish()
         else:

@@ -9,13 +9,14 @@ from pathlib import Path
 from affine import Affine
 from pyproj import CRS
 
-from rstinynet.errors import RSTinyNetError, UsageError
+from rstinynet.errors import UsageError
 from rstinynet.model.weights import WeightsMetadata
-from rstinynet.scenes import georef, writers
+from rstinynet.scenes import writers
 from rstinynet.scenes.features import Header
 from rstinynet.scenes.reader import Scene
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.sources import Source
+from rstinynet.scenes.survey import survey
 
 
 class Merged:
@@ -66,7 +67,7 @@ def create(path: Path, scenes: Sequence[Source], metadata: WeightsMetadata) -> I
     where none has one. A style for QGIS goes beside it where there can be one.
     """
     kind = kind_of(path)
-    crs = common_crs(scenes)
+    crs, _ = survey(scenes)
     names = tuple(metadata.names)
     # Each scene brings its own header; this one says where and of what classes the file is.
     first = Header(
@@ -79,21 +80,3 @@ def create(path: Path, scenes: Sequence[Source], metadata: WeightsMetadata) -> I
     with writers.create(path, kind, first) as file:
         yield Merged(file, path, crs)
     writers.write_style(path, kind, names)
-
-
-def common_crs(scenes: Sequence[Source]) -> CRS | None:
-    """The system of all scenes that have one, EPSG:4326 where they differ, None without any.
-
-    Scenes that cannot be opened are passed over: they are reported when their turn comes.
-    """
-    found: CRS | None = None
-    for path in scenes:
-        try:
-            with Scene(path) as scene:
-                crs = scene.source.crs
-        except (RSTinyNetError, OSError):
-            continue
-        if found is not None and crs is not None and crs != found:
-            return georef.WGS84
-        found = found or crs
-    return found

@@ -1,0 +1,164 @@
+"""Objects counted by polygon: a copy of the zones with how many there are of each class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyogrio.raw
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj import CRS, Geod
+
+from rstinynet.errors import DataError, UsageError
+from rstinynet.files import replacing
+from rstinynet.scenes import georef
+from rstinynet.scenes.places import Places
+
+LAYER = "zones"
+_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
+_PARTS = 64
+"""Pieces that the extent of a zone is divided into for its area on the ellipsoid."""
+
+Counts = dict[str, npt.NDArray[np.int64]]
+
+
+class Zones:
+    """Polygons that count the centres inside them.
+
+    Where zones overlap, each counts; a centre on a border belongs to all zones that it touches.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read all polygons. DataError where there are none or the file cannot be read."""
+        self.path = path
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file of zones; check the path")
+        try:
+            self._meta, _, geometry, self._fields = pyogrio.raw.read(path, layer=0)
+        except (DataSourceError, DataLayerError) as error:
+            raise DataError(f"{path}: zones cannot be read: {error}") from error
+        self._wkb = geometry
+        self.shapes = shapely.from_wkb(geometry)
+        kinds = set(shapely.get_type_id(self.shapes[~shapely.is_missing(self.shapes)]).tolist())
+        if not kinds or kinds - {3, 6}:
+            raise DataError(f"{path}: zones must be polygons, which this file has not")
+        crs = self._meta["crs"]
+        self.crs = None if crs is None else CRS.from_user_input(crs)
+        valid = shapely.make_valid(self.shapes)
+        self._tree = shapely.STRtree(valid)
+        self._counts: Counts = {}
+        self.outside = 0
+        """Objects in no zone."""
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def check(self, crs: CRS | None, name: str) -> None:
+        """UsageError where objects of `name` in `crs` cannot be brought together with the zones."""
+        if (crs is None) == (self.crs is None):
+            return
+        lacks, has = (self.path, name) if self.crs is None else (name, self.path)
+        raise UsageError(
+            f"{lacks} has no coordinate system, but {has} has one: assign it with "
+            "`ogr2ogr -a_srs EPSG:...`, or with `gdal_edit.py -a_srs` for a scene"
+        )
+
+    def add(self, places: Places, crs: CRS | None) -> None:
+        """Count these objects, in `crs`."""
+        xy = places.xy
+        if crs is not None and self.crs is not None and crs != self.crs:
+            xy = georef.to_crs(xy, crs, self.crs)
+        point, zone = self._tree.query(shapely.points(xy), predicate="intersects")
+        for name in dict.fromkeys(places.names.tolist()):
+            inside = zone[places.names[point] == name]
+            counts = np.bincount(inside, minlength=len(self))
+            self._counts[name] = self._counts.get(name, np.zeros(len(self), np.int64)) + counts
+        self.outside += len(places) - len(np.unique(point))
+
+    def counts(self, classes: Sequence[str] = ()) -> Counts:
+        """(Z,) objects by class: those of `classes` first, then what else was seen, by name."""
+        names = [*classes, *sorted(set(self._counts) - set(classes))]
+        none = np.zeros(len(self), np.int64)
+        return {name: self._counts.get(name, none) for name in names}
+
+    def write(self, path: Path, classes: Sequence[str] = ()) -> None:
+        """The zones with their own attributes and the counts, in the format of the suffix."""
+        if path.suffix.lower() not in _DRIVERS:
+            raise UsageError(f"{path} must end with one of {', '.join(_DRIVERS)}")
+        area = areas_km2(self.shapes, self.crs)
+        own = self._meta["fields"].tolist()
+        made = columns(self.counts(classes), area, taken=own)
+        with replacing(path) as beside:
+            pyogrio.raw.write(
+                str(beside),
+                geometry=self._wkb,
+                field_data=[*self._fields, *made.values()],
+                fields=np.array([*own, *made], dtype=object),
+                geometry_type=self._meta["geometry_type"],
+                crs=None if self.crs is None else self.crs.to_wkt(),
+                layer=LAYER,
+                driver=_DRIVERS[path.suffix.lower()],
+                **({"SPATIAL_INDEX": "NO"} if path.suffix == ".fgb" else {}),
+            )
+
+
+def columns(
+    counts: Counts, area_km2: npt.NDArray[np.float64], *, taken: Sequence[str] = ()
+) -> dict[str, npt.NDArray[Any]]:
+    """km2, n_total, n_CLASS ..., per_km2, km2_CLASS ...: names that differ from those `taken`."""
+    total = sum(counts.values(), np.zeros(len(area_km2), np.int64))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        made: list[tuple[str, npt.NDArray[Any]]] = [
+            ("km2", area_km2),
+            ("n_total", total),
+            *((f"n_{_plain(name)}", count) for name, count in counts.items()),
+            ("per_km2", total / area_km2),
+            *((f"km2_{_plain(name)}", count / area_km2) for name, count in counts.items()),
+        ]
+    used = {name.casefold() for name in taken}
+    result: dict[str, npt.NDArray[Any]] = {}
+    for name, values in made:
+        unique, number = name, 2
+        while unique.casefold() in used:
+            unique, number = f"{name}_{number}", number + 1
+        used.add(unique.casefold())
+        result[unique] = values
+    return result
+
+
+def areas_km2(shapes: npt.NDArray[np.object_], crs: CRS | None) -> npt.NDArray[np.float64]:
+    """(Z,) areas on the WGS 84 ellipsoid, square kilometres; NaN without a CRS."""
+    if crs is None:
+        return np.full(len(shapes), np.nan)
+    geod = Geod(ellps="WGS84")
+    found = []
+    for shape in shapes:
+        if shape is None or shape.is_empty:
+            found.append(0.0)
+            continue
+        x0, y0, x1, y1 = shape.bounds
+        # Edges are straight in their own system, and geodesics between the points given here.
+        fine = shapely.segmentize(shape, max(x1 - x0, y1 - y0) / _PARTS)
+        lonlat = shapely.transform(fine, lambda c: georef.to_lonlat(c, crs))
+        polygons = shapely.get_parts(lonlat)
+        found.append(sum(_area(geod, polygon) for polygon in polygons) / 1e6)
+    return np.array(found, np.float64)
+
+
+def _area(geod: Geod, polygon: Any) -> float:
+    """Square metres of one polygon, whatever way its rings turn."""
+
+    def ring(line: Any) -> float:
+        x, y = line.coords.xy
+        return abs(geod.polygon_area_perimeter(x, y)[0])
+
+    return float(ring(polygon.exterior) - sum(ring(hole) for hole in polygon.interiors))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_") or "class"

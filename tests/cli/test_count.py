@@ -1,0 +1,111 @@
+"""`rstinynet count` on files of detections, and the same counts inside `predict`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyogrio.raw
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from pyproj import CRS
+
+from rstinynet.cli.main import run
+from rstinynet.detections import Detections
+from rstinynet.scenes import writers
+from rstinynet.scenes.features import Header
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Path:
+    """Three cars and a ship, 10 m apart along x."""
+    x = np.arange(4, dtype=np.float32) * 20
+    boxes = np.stack([x, x * 0, x + 8, x * 0 + 8], axis=1)
+    scores = np.array([0.9, 0.8, 0.3, 0.7], np.float32)
+    head = Header(
+        source="a.tif",
+        class_names=("car", "ship"),
+        category_ids=(1, 2),
+        crs=CRS.from_epsg(32611),
+        transform=Affine(0.5, 0, 664000, 0, -0.5, 4000000),
+    )
+    with writers.create(tmp_path / "found.gpkg", "gpkg", head) as file:
+        file.add(Detections(boxes, scores, np.array([0, 0, 0, 1])))
+    return tmp_path / "found.gpkg"
+
+
+@pytest.fixture
+def zones(tmp_path: Path) -> Path:
+    """The west half, with two cars, and the whole."""
+    shapes = np.array(
+        [shapely.box(664000, 3999900, 664020, 4e6), shapely.box(664000, 3999900, 664100, 4e6)]
+    )
+    path = tmp_path / "zones.geojson"
+    pyogrio.raw.write(
+        path,
+        geometry=shapely.to_wkb(shapes),
+        field_data=[np.array(["west", "all"], object)],
+        fields=np.array(["name"], object),
+        geometry_type="Polygon",
+        crs="EPSG:32611",
+        RFC7946="NO",
+    )
+    return path
+
+
+def test_all_three_counts(
+    found: Path, zones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["count", str(found), "--zones", str(zones), "--grid", "10", "--h3", "8", "--json"]
+    assert run(arguments) == 0
+    shown = capsys.readouterr()
+    said = json.loads(shown.out)
+    assert said["count"] == 4
+    assert said["counts"] == {"car": 3, "ship": 1}
+    assert (said["zones"], said["outside"]) == (2, 0)
+    assert "counted 4 objects, 0 of them in none of the 2 zones" in shown.err
+    names = {kind: Path(path).name for kind, path in said["files"].items()}
+    assert names == {"zones": "found_zones.gpkg", "grid": "found_grid.tif", "h3": "found_h3.gpkg"}
+    meta, _, _, columns = pyogrio.raw.read(said["files"]["zones"])
+    table = dict(zip(meta["fields"], (c.tolist() for c in columns), strict=True))
+    assert (table["n_car"], table["n_ship"], table["n_total"]) == ([2, 3], [0, 1], [2, 4])
+    with rasterio.open(said["files"]["grid"]) as file:
+        assert file.read(1).tolist() == [[10000.0] * 4]
+        assert file.read(3).tolist() == [[0, 0, 0, 10000.0]]
+
+
+def test_classes_and_confidence_choose(
+    found: Path, zones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--classes", "car,plane", "--conf", "0.5", "--out", str(tmp_path / "o"), "--json"]
+    assert run(["count", str(found), "--zones", str(zones), *arguments]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["counts"] == {"car": 2}
+    meta, _, _, columns = pyogrio.raw.read(said["files"]["zones"])
+    table = dict(zip(meta["fields"], (c.tolist() for c in columns), strict=True))
+    assert (table["n_car"], table["n_plane"]) == ([2, 2], [0, 0])
+    assert Path(said["files"]["zones"]).parent == tmp_path / "o"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "say what to count by"),
+        (["--grid", "0"], 2, "must be over 0"),
+        (["--h3", "99"], 2, "from 0 to 15"),
+        (["--conf", "2", "--h3", "3"], 2, "--conf must lie"),
+        (["--zones", "missing.gpkg"], 3, "no such file of zones"),
+    ],
+)
+def test_refusals(
+    found: Path,
+    arguments: list[str],
+    code: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["count", str(found), *arguments]) == code
+    assert words in " ".join(capsys.readouterr().err.split())

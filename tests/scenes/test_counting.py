@@ -1,0 +1,344 @@
+"""Counts by zone, on a grid and in H3 cells, against counting by hand."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import h3
+import numpy as np
+import pyogrio.raw
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from pyproj import CRS, Transformer
+
+from rstinynet.detections import Detections
+from rstinynet.errors import DataError, UsageError
+from rstinynet.scenes import density, places, survey, writers
+from rstinynet.scenes.counting import Counting, CountOptions
+from rstinynet.scenes.density import Grid, Hexagons
+from rstinynet.scenes.features import Header
+from rstinynet.scenes.places import Places
+from rstinynet.scenes.zones import Zones
+
+UTM = CRS.from_epsg(32611)
+WEST, NORTH = 664000.0, 4000000.0
+NAMES = ("car", "ship")
+
+
+def scattered(n: int = 400, *, seed: int = 2) -> Places:
+    """Points over 1 km by 1 km."""
+    rng = np.random.default_rng(seed)
+    xy = rng.random((n, 2)) * 1000 + (WEST, NORTH - 1000)
+    names = np.array(NAMES, object)[rng.integers(0, 2, n)]
+    return Places(xy, names, rng.random(n))
+
+
+def write_zones(
+    path: Path, shapes: list[Any], *, crs: str | None = "EPSG:32611", **fields: Any
+) -> Path:
+    columns = {"name": np.array([f"zone {i}" for i in range(len(shapes))], object)} | fields
+    pyogrio.raw.write(
+        path,
+        geometry=shapely.to_wkb(np.array(shapes, object)),
+        field_data=list(columns.values()),
+        fields=np.array(list(columns), object),
+        geometry_type="Unknown",
+        crs=crs,
+    )
+    return path
+
+
+def box(x0: float, y0: float, x1: float, y1: float) -> Any:
+    """In metres east and north of the south-west corner of the points' square."""
+    south = NORTH - 1000
+    return shapely.box(WEST + x0, south + y0, WEST + x1, south + y1)
+
+
+def read(path: Path, layer: int | str = 0) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
+    meta, _, geometry, columns = pyogrio.raw.read(path, layer=layer)
+    return meta, shapely.from_wkb(geometry), dict(zip(meta["fields"], columns, strict=True))
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".geojson"])
+def test_zones_count_their_own_also_where_they_overlap(tmp_path: Path, suffix: str) -> None:
+    holed = box(0, 0, 500, 1000).difference(box(100, 100, 300, 300))
+    shapes = [holed, box(400, 0, 1000, 1000), box(5000, 0, 6000, 1000)]
+    path = write_zones(tmp_path / "z.gpkg", shapes, n_car=np.array([7, 8, 9]))
+    zones = Zones(path)
+    found = scattered()
+    for start in range(0, 400, 130):
+        part = slice(start, start + 130)
+        zones.add(Places(found.xy[part], found.names[part], found.scores[part]), UTM)
+    zones.write(tmp_path / f"out{suffix}", NAMES)
+    meta, _, columns = read(tmp_path / f"out{suffix}")
+    if suffix != ".geojson":
+        assert meta["crs"] == "EPSG:32611"
+    assert columns["name"].tolist() == ["zone 0", "zone 1", "zone 2"]
+    assert columns["n_car"].tolist() == [7, 8, 9]  # the zones' own attribute is kept
+    for name, column in (("car", "n_car_2"), ("ship", "n_ship")):
+        points = [shapely.Point(xy) for xy in found.xy[found.names == name]]
+        by_hand = [sum(shape.contains(point) for point in points) for shape in shapes]
+        assert columns[column].tolist() == by_hand
+    total = columns["n_total"]
+    assert (total == columns["n_car_2"] + columns["n_ship"]).all()
+    assert total[2] == 0
+    # UTM stretches by up to a part in a thousand; areas are those of the ellipsoid.
+    np.testing.assert_allclose(columns["km2"], [0.46, 0.6, 1.0], rtol=2e-3)
+    np.testing.assert_allclose(columns["per_km2"], total / columns["km2"])
+    np.testing.assert_allclose(columns["km2_ship"], columns["n_ship"] / columns["km2"])
+    inside = shapely.union_all(np.array(shapes, object))
+    assert zones.outside == sum(not inside.contains(shapely.Point(xy)) for xy in found.xy)
+
+
+def test_zones_in_another_system_count_the_same(tmp_path: Path) -> None:
+    shapes = [
+        box(0, 0, 300, 700),
+        shapely.MultiPolygon([box(500, 0, 600, 99), box(0, 800, 9, 900)]),
+    ]
+    to_lonlat = Transformer.from_crs(UTM, 4326, always_xy=True)
+    there = [
+        shapely.transform(s, lambda x, y: to_lonlat.transform(x, y), interleaved=False)
+        for s in shapes
+    ]
+    plain = Zones(write_zones(tmp_path / "a.gpkg", shapes))
+    moved = Zones(write_zones(tmp_path / "b.gpkg", there, crs="EPSG:4326"))
+    for zones in (plain, moved):
+        zones.add(scattered(), UTM)
+    for name in NAMES:
+        assert plain.counts()[name].tolist() == moved.counts()[name].tolist()
+    assert plain.counts()["car"].sum() > 20
+
+
+def test_zones_that_cannot_be_used_say_why(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file of zones"):
+        Zones(tmp_path / "none.gpkg")
+    (tmp_path / "text.gpkg").write_text("no zones")
+    with pytest.raises(DataError, match="zones cannot be read"):
+        Zones(tmp_path / "text.gpkg")
+    lines = write_zones(tmp_path / "lines.gpkg", [shapely.LineString([(0, 0), (1, 1)])])
+    with pytest.raises(DataError, match="must be polygons"):
+        Zones(lines)
+    with pytest.warns(UserWarning, match="'crs' was not provided"):
+        placeless = write_zones(tmp_path / "p.gpkg", [box(0, 0, 1, 1)], crs=None)
+    with pytest.raises(UsageError, match=r"p\.gpkg has no coordinate system, but a\.tif has one"):
+        Zones(placeless).check(UTM, "a.tif")
+    located = Zones(write_zones(tmp_path / "q.gpkg", [box(0, 0, 1, 1)]))
+    with pytest.raises(UsageError, match=r"a\.tif has no coordinate system"):
+        located.check(None, "a.tif")
+    with pytest.raises(UsageError, match="must end with one of"):
+        located.write(tmp_path / "out.dxf")
+
+
+def test_pixels_are_counted_in_zones_of_pixels(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="'crs' was not provided"):
+        path = write_zones(tmp_path / "p.gpkg", [shapely.box(0, 0, 10, 10)], crs=None)
+    options = CountOptions(zones=path)
+    counting = Counting(options, None, None)
+    xy = np.array([[5.0, 5.0], [10.0, 3.0], [11.0, 3.0]])
+    counting.add(Places(xy, np.array(["car"] * 3, object), np.ones(3)), None)
+    with pytest.warns(UserWarning, match="'crs' was not provided"):
+        files = counting.write(tmp_path / "a", ["car"])
+    _, _, columns = read(files["zones"])
+    assert columns["n_car"].tolist() == [2]
+    assert np.isnan(columns["km2"]).all()
+    with pytest.raises(UsageError, match="need objects with a coordinate system"):
+        Counting(CountOptions(grid_m=10), None, None)
+
+
+@pytest.mark.parametrize("epsg", [32611, 2229])
+def test_a_grid_counts_as_by_hand_and_its_sum_is_all(tmp_path: Path, epsg: int) -> None:
+    """In metres and in feet: a cell is 100 m all the same."""
+    crs, found = CRS.from_epsg(epsg), scattered()
+    xy = np.stack(Transformer.from_crs(UTM, crs, always_xy=True).transform(*found.xy.T), axis=1)
+    grid = Grid(100, crs)
+    grid.add(Places(xy[:150], found.names[:150], found.scores[:150]), crs)
+    grid.add(Places(found.xy[150:], found.names[150:], found.scores[150:]), UTM)
+    grid.write(tmp_path / "g.tif", NAMES)
+    with rasterio.open(tmp_path / "g.tif") as file:
+        bands = file.read()
+        assert file.descriptions == ("total", *NAMES)
+        assert file.crs.to_epsg() == epsg
+        transform = file.transform
+    unit = crs.axis_info[0].unit_conversion_factor
+    assert transform.a * unit == pytest.approx(100)
+    assert (transform.c / transform.a) % 1 == pytest.approx(0, abs=1e-6)
+    counts = bands * 0.01
+    assert counts.sum(axis=(1, 2)).round(3).tolist() == [
+        400,
+        *(int((found.names == name).sum()) for name in NAMES),
+    ]
+    row, column = rasterio.transform.rowcol(transform, *xy.T)
+    by_hand = np.zeros(bands.shape[1:])
+    np.add.at(by_hand, (np.array(row), np.array(column)), 1)
+    np.testing.assert_allclose(counts[0], by_hand, atol=1e-4)
+
+
+def test_a_grid_covers_the_extent_also_where_nothing_was_found(tmp_path: Path) -> None:
+    grid = Grid(50, UTM, (WEST + 10, NORTH - 990, WEST + 990, NORTH))
+    grid.write(tmp_path / "g.tif", ["car"])
+    with rasterio.open(tmp_path / "g.tif") as file:
+        assert file.shape == (20, 20)
+        assert tuple(file.bounds) == (WEST, NORTH - 1000, WEST + 1000, NORTH)
+        assert not file.read().any()
+    Grid(50, UTM).write(tmp_path / "none.tif", ["car"])
+    with rasterio.open(tmp_path / "none.tif") as file:
+        assert file.shape == (1, 1)
+
+
+def test_a_grid_has_a_system_whose_unit_is_a_length() -> None:
+    assert density.projected(UTM, (WEST, NORTH, WEST + 10, NORTH + 10)) == UTM
+    degrees = CRS.from_epsg(4326)
+    assert density.projected(degrees, (-115.3, 36.1, -115.1, 36.2)).to_epsg() == 32611
+    assert density.projected(degrees, (20.1, -34.1, 20.2, -34.0)).to_epsg() == 32734
+    assert density.projected(degrees, (-10, 36, 20, 60)).to_epsg() == 6933
+    web = CRS.from_epsg(3857)
+    x, y = Transformer.from_crs(4326, 3857, always_xy=True).transform(-115.2, 36.1)
+    assert density.projected(web, (x, y, x + 9, y + 9)).to_epsg() == 32611
+
+
+@pytest.mark.parametrize("size", [0, -5, float("nan"), 1e9])
+def test_a_cell_of_no_size_is_refused(size: float) -> None:
+    with pytest.raises(UsageError, match="cell of a grid must be over 0"):
+        Grid(size, UTM)
+
+
+def test_a_grid_of_too_many_cells_is_refused(tmp_path: Path) -> None:
+    grid = Grid(0.01, UTM, (WEST, NORTH - 1000, WEST + 1000, NORTH))
+    with pytest.raises(UsageError, match="choose larger cells"):
+        grid.write(tmp_path / "g.tif")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".parquet"])
+def test_h3_cells_are_those_of_the_library(tmp_path: Path, suffix: str) -> None:
+    found = scattered()
+    cells = Hexagons(9)
+    cells.add(found, UTM)
+    path = tmp_path / f"c{suffix}"
+    cells.write(path, NAMES)
+    if suffix == ".parquet":
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(path)
+        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+        shapes = shapely.from_wkb(columns.pop("geometry"))
+    else:
+        meta, shapes, columns = read(path)
+        assert meta["crs"] == "EPSG:4326"
+    lon, lat = Transformer.from_crs(UTM, 4326, always_xy=True).transform(*found.xy.T)
+    by_hand = Counter(
+        (h3.latlng_to_cell(y, x, 9), name) for x, y, name in zip(lon, lat, found.names, strict=True)
+    )
+    at = {cell: i for i, cell in enumerate(columns["h3"])}
+    assert set(at) == {cell for cell, _ in by_hand}
+    for (cell, name), count in by_hand.items():
+        assert columns[f"n_{name}"][at[cell]] == count
+    assert columns["n_total"].sum() == 400
+    np.testing.assert_allclose(columns["per_km2"] * columns["km2"], columns["n_total"])
+    for cell, index in at.items():
+        y, x = h3.cell_to_latlng(cell)
+        assert shapes[index].contains(shapely.Point(x, y))
+        assert shapes[index].exterior.is_ccw
+
+
+def test_h3_refusals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="from 0 to 15, not 16"):
+        Hexagons(16)
+    with pytest.raises(UsageError, match="must end with one of"):
+        Hexagons(3).write(tmp_path / "c.csv")
+    across = Hexagons(2)
+    across.add(Places(np.array([[180.0, 0.0]]), np.array(["car"], object), np.ones(1)), CRS(4326))
+    across.write(tmp_path / "c.gpkg")
+    (shape,) = read(tmp_path / "c.gpkg")[1]
+    assert shape.bounds[2] - shape.bounds[0] < 10
+    monkeypatch.setitem(sys.modules, "h3", None)
+    with pytest.raises(UsageError, match=r"rs-tinynet\[geo\]"):
+        Hexagons(3)
+
+
+@pytest.mark.parametrize("kind", ["gpkg", "fgb", "parquet", "shp", "geojson", "csv"])
+def test_places_are_the_centres_of_any_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    low = rng.random((25, 2)) * 500
+    boxes = np.concatenate([low, low + 8], axis=1).astype(np.float32)
+    found = Detections(boxes, rng.random(25).astype(np.float32), rng.integers(0, 2, 25))
+    head = Header(
+        source="a.tif",
+        class_names=NAMES,
+        category_ids=(1, 2),
+        crs=UTM,
+        transform=Affine(0.4, 0.3, WEST, 0.3, -0.4, NORTH),
+    )
+    path = tmp_path / f"a{writers.SUFFIXES[kind]}"
+    with writers.create(path, kind, head) as file:
+        file.add(found)
+    monkeypatch.setattr(places, "CHUNK", 10)
+    crs = places.system(path)
+    assert crs is not None
+    parts = list(places.read(path))
+    assert [len(part) for part in parts] == [10, 10, 5]
+    xy = np.concatenate([part.xy for part in parts])
+    back = np.stack(Transformer.from_crs(crs, UTM, always_xy=True).transform(*xy.T), axis=1)
+    middles = (boxes[:, :2] + boxes[:, 2:]).astype(np.float64) / 2
+    want = np.stack(
+        [
+            WEST + 0.4 * middles[:, 0] + 0.3 * middles[:, 1],
+            NORTH + 0.3 * middles[:, 0] - 0.4 * middles[:, 1],
+        ],
+        axis=1,
+    )
+    order, expected = np.lexsort(back.T.round(2)), np.lexsort(want.T.round(2))
+    tolerance = 0.02 if kind in ("geojson", "csv") else 1e-6
+    np.testing.assert_allclose(back[order], want[expected], atol=tolerance)
+    names = np.concatenate([part.names for part in parts])
+    assert names[order].tolist() == np.array(NAMES, object)[found.labels][expected].tolist()
+    assert len(parts[0].of(["car"], 0.5)) == int(
+        ((parts[0].names == "car") & (parts[0].scores >= 0.5)).sum()
+    )
+
+
+def test_the_middle_of_a_box_cut_at_the_dateline_is_on_it() -> None:
+    cut = shapely.MultiPolygon([shapely.box(179.9, 1, 180, 2), shapely.box(-180, 1, -179.7, 2)])
+    np.testing.assert_allclose(
+        places.middles(np.array([cut], object), degrees=True), [[-179.9, 1.5]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.gpkg", "no detections", "not a file of detections"),
+        ("a.parquet", "no detections", "not GeoParquet"),
+        ("a.csv", "a,b\n1,2\n", "has no column class_name, score"),
+        ("a.csv", "class_name,score\ncar,1\n", "columns lon and lat"),
+        ("a.geojson", '{"type": "FeatureCollection", "features": []}', "has no column"),
+    ],
+)
+def test_files_of_something_else_are_refused(
+    tmp_path: Path, name: str, content: str, words: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=words):
+        places.system(tmp_path / name), list(places.read(tmp_path / name))
+
+
+def test_a_file_of_no_known_kind_or_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        places.system(tmp_path / "a.gpkg")
+    (tmp_path / "a.dxf").touch()
+    with pytest.raises(UsageError, match=r"end with \.gpkg"):
+        places.system(tmp_path / "a.dxf")
+
+
+def test_bounds_move_with_their_edges() -> None:
+    there = survey.moved((WEST, NORTH, WEST + 9e4, NORTH + 9e4), UTM, CRS.from_epsg(4326))
+    back = survey.moved(there, CRS.from_epsg(4326), UTM)
+    assert back[0] <= WEST
+    assert back[3] >= NORTH + 9e4
