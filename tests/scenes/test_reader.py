@@ -86,7 +86,7 @@ def test_fixed_and_dtype_scaling() -> None:
 def test_percentiles_of_a_large_striped_scene_come_from_blocks_spread_over_it(
     monkeypatch: pytest.MonkeyPatch, write_tiff: Writer, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("rstinynet.scenes.reader._WHOLE", 100)
+    monkeypatch.setattr("rstinynet.scenes.raster._WHOLE", 100)
     array = np.random.default_rng(2).normal(1000, 100, (700, 900, 1)).astype(np.uint16)
     with Scene(write_tiff(tmp_path / "a.tif", array)) as scene:
         assert scene.limits is not None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rstinynet.model.weights import Scaling
-from rstinynet.scenes import reader
+from rstinynet.scenes import raster, reader
 from rstinynet.scenes.windows import Window
 
 
@@ -20,7 +20,7 @@ def test_scenes_narrower_than_a_block_are_sampled(
     monkeypatch: pytest.MonkeyPatch,
     shape: tuple[int, int, int],
 ) -> None:
-    monkeypatch.setattr(reader, "_WHOLE", 1000)
+    monkeypatch.setattr(raster, "_WHOLE", 1000)
     values = np.random.default_rng(0).integers(100, 201, shape, dtype=np.uint16)
     path = write_tiff(tmp_path / "a.tif", values)
     with reader.Scene(path, scaling=Scaling(kind="percentile", low=0, high=100)) as scene:

@@ -63,6 +63,26 @@ def predict(
     bands: Annotated[
         str | None, typer.Option(help="Bands as red,green,blue, or one: 4,3,2 or 1.")
     ] = None,
+    scaling: Annotated[
+        str | None,
+        typer.Option(
+            help="How values become 8-bit: dtype, percentile:1:99 or fixed:0:10000. (default: the "
+            "weights' own, and 8-bit values as they are)"
+        ),
+    ] = None,
+    gsd: Annotated[
+        str | None,
+        typer.Option(
+            help="Read scenes at so many metres a pixel, or at the nearest that the `weights` "
+            "were trained at. (default: their own)"
+        ),
+    ] = None,
+    nodata_fill: Annotated[
+        str, typer.Option(help="What the model sees for nodata: grey, black, mean or nearest.")
+    ] = "grey",
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Most memory to hold, such as 2GiB, for a scene of any size.")
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Names of the classes to find, separated by commas.")
     ] = None,
@@ -107,6 +127,8 @@ def predict(
     from rstinynet.scenes import sources, windows
     from rstinynet.scenes.counting import Counting, CountOptions
     from rstinynet.scenes.detector import DEFAULT_MODEL, Detector
+    from rstinynet.scenes.memory import parse_size
+    from rstinynet.scenes.options import parse_gsd, parse_scaling
     from rstinynet.scenes.result import FORMATS
     from rstinynet.scenes.stream import PredictOptions, wanted_labels
     from rstinynet.scenes.survey import survey
@@ -127,6 +149,10 @@ def predict(
         overlap=overlap,
         scale=scale,
         bands=_numbers(bands),
+        scaling=None if scaling is None else parse_scaling(scaling),
+        gsd=None if gsd is None else parse_gsd(gsd),
+        nodata_fill=nodata_fill,  # type: ignore[arg-type]
+        memory_limit=None if memory_limit is None else parse_size(memory_limit),
         classes=_listed(classes),
     )
     detector = Detector.load(model or DEFAULT_MODEL, device=device)
@@ -250,6 +276,7 @@ def search(
     """Search one source, write its files, and describe both as the JSON summary does."""
     from rstinynet.scenes import stream, writers
     from rstinynet.scenes.ledger import Ledger
+    from rstinynet.scenes.memory import peak_bytes
 
     start = time.perf_counter()
     # Before a search that may take an hour.
@@ -289,6 +316,7 @@ def search(
         "files": {kind: str(file) for kind, file in files.items()},
         "notes": notes,
         "resumed_tiles": ledger.resumed,
+        "peak_memory": peak_bytes(),
         "seconds": round(time.perf_counter() - start, 3),
     }
 

@@ -34,6 +34,8 @@ CROP = 256
 """Side of a close-up in pixels of the scene."""
 CROPS = 6
 """Most close-ups on the sheet."""
+DRAWN = 500_000
+"""Most objects drawn, the best: more could not be told apart, nor held in bounded memory."""
 _CROP_ZOOM = 2
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LINE = 26
@@ -47,7 +49,7 @@ def write_pictures(result: Result, stem: Path) -> dict[str, Path]:
     refuse_source(result.source, picture_path)
     files = {"png": picture_path}
     with result.open_scene() as scene:
-        places = densest(result.detections, result.size)
+        places = densest(result.found.best(DRAWN), result.size)
         _write_png(picture_path, picture(result, scene, places))
         if places:
             crops_path = stem.with_name(stem.name + "_closeups.png")
@@ -69,7 +71,7 @@ def picture(result: Result, scene: Scene, places: list[Window]) -> UInt8Image:
         pixels = scene.read(Window(0, 0, width, height, (0, 0, width, height))).image
         way = cv2.INTER_NEAREST if factor >= 3 else cv2.INTER_CUBIC
         canvas = np.asarray(cv2.resize(pixels, size, interpolation=way), np.uint8)
-    draw_boxes(canvas, result.detections, factor=factor)
+    draw_boxes(canvas, result.found.best(DRAWN), factor=factor)
     for number, place in enumerate(places, 1):
         low = (round(place.x * factor), round(place.y * factor))
         high = (
@@ -84,6 +86,7 @@ def picture(result: Result, scene: Scene, places: list[Window]) -> UInt8Image:
 def closeups(result: Result, scene: Scene, places: list[Window]) -> UInt8Image:
     """A sheet of `places` at full resolution, enlarged, numbered as on the picture."""
     tiles = []
+    best = result.found.best(DRAWN)
     for number, place in enumerate(places, 1):
         pixels = scene.read(place).image
         side = CROP * _CROP_ZOOM
@@ -91,7 +94,7 @@ def closeups(result: Result, scene: Scene, places: list[Window]) -> UInt8Image:
             cv2.resize(pixels, None, fx=_CROP_ZOOM, fy=_CROP_ZOOM, interpolation=cv2.INTER_CUBIC),
             np.uint8,
         )
-        found = result.detections.shifted(-place.x, -place.y)
+        found = best.shifted(-place.x, -place.y)
         draw_boxes(crop, found, factor=_CROP_ZOOM)
         framed = np.full((side + 8, side + 8, 3), 255, np.uint8)
         framed[4 : 4 + crop.shape[0], 4 : 4 + crop.shape[1]] = crop

@@ -75,6 +75,7 @@ class SeamMerger:
         self._metric: Metric = metric
         self._tiles = 0
         self._held: list[_Held] = []
+        self._alone: list[Detections] = []
 
     def add(self, window: Window, found: Detections) -> None:
         """Take one tile's detections, in pixels of that tile."""
@@ -83,16 +84,20 @@ class SeamMerger:
         low = np.array(window.core[:2]) - self._margin
         high = np.array(window.core[2:]) + self._margin
         placed = placed[np.asarray(((centre >= low) & (centre < high)).all(axis=1))]
-        n = len(placed)
         x0, y0, x1, y1 = edges = _edges(window)
         inner = np.array([x0 > 0, y0 > 0, x1 < self._size[0], y1 < self._size[1]])
         reach = np.array([1, 1, -1, -1]) * (placed.boxes - edges)
+        cut = np.asarray((reach <= CUT_PX) & inner)
+        alone = _alone(placed.boxes, window) & ~cut.any(axis=1)
+        self._alone.append(placed[alone])
+        placed, cut = placed[~alone], cut[~alone]
+        n = len(placed)
         self._held.append(
             _Held(
                 found=placed,
                 tile=np.full(n, self._tiles),
                 window=np.tile(edges, (n, 1)),
-                cut=np.asarray((reach <= CUT_PX) & inner),
+                cut=cut,
                 alive=np.ones(n, bool),
             )
         )
@@ -122,7 +127,19 @@ class SeamMerger:
             found=held.found, tile=held.tile, window=held.window, cut=held.cut, alive=alive
         )
         self._held = [lasting[open_]]
-        return Detections.concatenate([held.found[whole & ~open_], joined.found[~waiting]])
+        alone, self._alone = self._alone, []
+        return Detections.concatenate([*alone, held.found[whole & ~open_], joined.found[~waiting]])
+
+
+def _alone(boxes_xyxy: npt.NDArray[np.float32], window: Window) -> Bools:
+    """(N,) which boxes lie where no other tile reaches, so that none can report the same.
+
+    A core's border is half way between the edges of two tiles, which gives the neighbour's edge.
+    """
+    low = 2 * np.array(window.core[:2]) - (window.x, window.y)
+    right, bottom = window.x + window.width, window.y + window.height
+    high = 2 * np.array(window.core[2:]) - (right, bottom)
+    return np.asarray(((boxes_xyxy[:, :2] >= low) & (boxes_xyxy[:, 2:] <= high)).all(axis=1))
 
 
 def _edges(window: Window) -> npt.NDArray[np.float64]:

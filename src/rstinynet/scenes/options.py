@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from rstinynet.errors import UsageError
+from rstinynet.model.weights import Scaling
 from rstinynet.scenes.merge import MERGE_IOU
+from rstinynet.scenes.reader import Fill
 from rstinynet.suppress import Metric
 
 if TYPE_CHECKING:
@@ -49,6 +52,14 @@ class PredictOptions:
     """What decides that boxes of two tiles are one object."""
     merge_iou: float = MERGE_IOU
     """And above which value of it."""
+    scaling: Scaling | None = None
+    """How values become 8-bit, also those that are 8-bit already."""
+    gsd: float | Literal["weights"] | None = None
+    """Metres a pixel to read a scene at; "weights" for the nearest that they were trained at."""
+    nodata_fill: Fill = "grey"
+    """What pixels without data look like to the model."""
+    memory_limit: int | None = None
+    """Bytes that the process may hold, whatever the size of the scene."""
 
     def __post_init__(self) -> None:
         for name, value in (("conf", self.conf), ("iou", self.iou), ("merge_iou", self.merge_iou)):
@@ -62,12 +73,28 @@ class PredictOptions:
             raise UsageError(f"scale must be over 0 and at most 16, not {self.scale}")
         if self.metric not in ("iou", "ios"):
             raise UsageError(f"metric must be 'iou' or 'ios', not {self.metric!r}")
+        if self.nodata_fill not in get_args(Fill):
+            known = ", ".join(get_args(Fill))
+            raise UsageError(f"nodata_fill must be of {known}, not {self.nodata_fill!r}")
+        if self.gsd != "weights" and self.gsd is not None and not 0 < self.gsd < math.inf:
+            raise UsageError(f"gsd must be over 0, in metres a pixel, not {self.gsd}")
 
     def used_overlap(self, detector: Detector) -> int:
         """The overlap in pixels; the default becomes less where tiles are small."""
         if self.overlap != DEFAULT_OVERLAP:
             return self.overlap
         return min(self.overlap, (self.tile or detector.metadata.imgsz) // 2)
+
+    def used_gsd(self, detector: Detector) -> float | tuple[float, float] | None:
+        """Metres a pixel to read at, or the range to come into. UsageError where not known."""
+        if self.gsd != "weights":
+            return self.gsd
+        if detector.metadata.gsd_m is None:
+            raise UsageError(
+                "these weights do not say which ground sampling distance they were trained at: "
+                "give metres a pixel"
+            )
+        return detector.metadata.gsd_m
 
     def settled(self, detector: Detector) -> dict[str, Any]:
         """Every option by name, with what the weights fill in, as plain values."""
@@ -78,7 +105,10 @@ class PredictOptions:
             "scale": own.scale if self.scale is None else self.scale,
             "bands": None if self.bands is None else list(self.bands),
             "classes": None if self.classes is None else sorted(self.classes),
+            "scaling": None if self.scaling is None else self.scaling.model_dump(),
         }
+        # Tiles are the same whatever memory they were found in.
+        del chosen["memory_limit"]
         return chosen | {"device": detector.device.type}
 
 
@@ -97,3 +127,38 @@ def wanted_labels(
             raise UsageError(f"no class {name!r}: {hint}the model's are {known}")
         labels.append(names.index(name))
     return np.array(labels, np.int64)
+
+
+def parse_scaling(text: str) -> Scaling:
+    """A scaling from `dtype`, `percentile`, `percentile:LOW:HIGH` or `fixed:LOW:HIGH`.
+
+    Raises UsageError for anything else.
+    """
+    kind, *values = text.split(":")
+    try:
+        numbers = [float(value) for value in values]
+        if len(numbers) == 2 and kind in ("fixed", "percentile") and numbers[0] < numbers[1]:
+            if kind == "fixed" or (numbers[0] >= 0 and numbers[1] <= 100):
+                return Scaling(
+                    kind="fixed" if kind == "fixed" else "percentile",
+                    low=numbers[0],
+                    high=numbers[1],
+                )
+        elif not numbers and kind in ("dtype", "percentile"):
+            return Scaling(kind="dtype" if kind == "dtype" else "percentile")
+    except ValueError:
+        pass
+    raise UsageError(
+        "scaling must be dtype, percentile, percentile:LOW:HIGH (0 to 100) or fixed:LOW:HIGH "
+        f"(values of the source), not {text!r}"
+    )
+
+
+def parse_gsd(text: str) -> float | Literal["weights"]:
+    """Metres a pixel, or "weights". Raises UsageError for anything else."""
+    if text == "weights":
+        return "weights"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"gsd is metres a pixel, or `weights`, not {text!r}") from error

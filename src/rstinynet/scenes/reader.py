@@ -1,41 +1,44 @@
 """Images and scenes of any size, type and number of bands, read window by window as 8-bit RGB.
 
-Files go through GDAL (rasterio), which reads JPEG, PNG and TIFF alike and holds only the blocks
-that a window needs. Scaling to 8 bit is settled once a scene, so that tiles agree at their seams.
+Scaling to 8 bit is settled once a scene, so that tiles agree at their seams. A scene can be read
+at another resolution than its own; positions go back to its pixels exactly.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from affine import Affine
-from pyproj import CRS
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
-from rasterio.windows import Window as RasterWindow
 
+from rstinynet.detections import Detections
 from rstinynet.errors import DataError, UsageError
 from rstinynet.model.weights import Scaling
+from rstinynet.scenes import georef
+from rstinynet.scenes.raster import (
+    CACHE_BYTES,
+    ArraySource,
+    Mask,
+    RasterSource,
+    Sampled,
+    Source,
+    UInt8Image,
+)
 from rstinynet.scenes.windows import Window
 
-CACHE_BYTES = 256 * 2**20
-"""Most memory that GDAL's block cache may hold."""
-FILL = 114
-"""Grey level given to pixels without data."""
-_SAMPLE_SIDE = 1024
-_WHOLE = 16_000_000
+__all__ = ["FILL", "Fill", "Mask", "Scene", "Source", "Tile", "UInt8Image", "ground_px"]
 
-UInt8Image = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-Sampled = npt.NDArray[Any]
+FILL = 114
+"""Grey level given to pixels without data, as to the border that pads an image."""
+Fill = Literal["grey", "black", "mean", "nearest"]
+"""What pixels without data look like to the model: `FILL`, 0, the tile's mean colour, or the
+nearest pixel that has data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,162 +51,6 @@ class Tile:
     """(H, W) true where there are data; None where that is everywhere."""
 
 
-class Source(Protocol):
-    """Where pixels come from: a file or an array."""
-
-    name: str
-    width: int
-    height: int
-    count: int
-    dtype: np.dtype[Any]
-    crs: CRS | None
-    transform: Affine | None
-    notes: tuple[str, ...]
-
-    def default_bands(self) -> tuple[int, ...]: ...
-    def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]: ...
-    def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]: ...
-    def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled: ...
-    def files(self) -> tuple[str, ...]: ...
-    def close(self) -> None: ...
-
-
-class RasterSource:
-    """A file that GDAL can read."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.name = str(path)
-        self._file = _open(self.path)
-        file = self._file
-        self.width, self.height, self.count = file.width, file.height, file.count
-        self.crs = None if file.crs is None else CRS.from_wkt(file.crs.to_wkt())
-        located = self.crs is not None and file.transform != Affine.identity()
-        self.transform: Affine | None = file.transform if located else None
-        self.crs = self.crs if located else None
-        self._palette = _palette(file)
-        if self._palette is not None:
-            self.count = 3
-        self.dtype = np.dtype(np.uint8 if self._palette is not None else file.dtypes[0])
-        self._masked = any(MaskFlags.all_valid not in flags for flags in file.mask_flag_enums)
-        self.notes = self._striped()
-
-    def default_bands(self) -> tuple[int, ...]:
-        """Red, green and blue where the file names them, else the first three, else the first."""
-        if self._palette is not None:
-            return (1, 2, 3)
-        kinds = list(self._file.colorinterp)
-        colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-        if all(colour in kinds for colour in colours):
-            return tuple(kinds.index(colour) + 1 for colour in colours)
-        plain = [i + 1 for i, kind in enumerate(kinds) if kind is not ColorInterp.alpha]
-        return tuple(plain[:3]) if len(plain) >= 3 else tuple(plain[:1] or [1])
-
-    def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
-        """Values (C, h, w) and where they are valid (h, w)."""
-        part = RasterWindow(window.x, window.y, window.width, window.height)
-        return self._read(bands, window=part)
-
-    def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
-        """Values that stand for the scene: decimated, or spread blocks where that is dear."""
-        if self.width * self.height <= _WHOLE or self._file.overviews(1):
-            height, width = _decimated(self.height, self.width)
-            return self._read(bands, size=(height, width))
-        side_y, side_x, rows, columns = min(256, self.height), min(256, self.width), 8, 8
-        values, valid = [], []
-        for y in np.linspace(0, self.height - side_y, rows).astype(int):
-            for x in np.linspace(0, self.width - side_x, columns).astype(int):
-                block, known = self._read(bands, window=RasterWindow(x, y, side_x, side_y))
-                values.append(block.reshape(len(bands), -1))
-                whole = np.ones(side_x * side_y, bool)
-                valid.append(whole if known is None else known.reshape(-1))
-        return np.concatenate(values, axis=1)[:, None], np.concatenate(valid)[None]
-
-    def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled:
-        """The whole scene at another size, (C, height, width)."""
-        return self._read(bands, size=(height, width))[0]
-
-    def files(self) -> tuple[str, ...]:
-        """Every file that pixels come from: a VRT's sources and masks beside the file too."""
-        return tuple(self._file.files)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _read(
-        self,
-        bands: Sequence[int],
-        *,
-        window: RasterWindow | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[Sampled, Mask | None]:
-        wanted = [1] if self._palette is not None else list(bands)
-        shape = None if size is None else (len(wanted), *size)
-        try:
-            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-                values = self._file.read(wanted, window=window, out_shape=shape)
-                mask = None
-                if self._masked:
-                    mask = self._file.dataset_mask(window=window, out_shape=size) > 0
-        except (RasterioError, RasterioIOError, MemoryError) as error:
-            raise DataError(
-                f"{self.name}: pixels cannot be read ({_reason(error)}): the file is truncated or "
-                "damaged; copy or download it again"
-            ) from error
-        if self._palette is not None:
-            values = self._palette[values[0]].transpose(2, 0, 1)[[band - 1 for band in bands]]
-        return values, mask
-
-    def _striped(self) -> tuple[str, ...]:
-        """A note where every tile makes GDAL decode whole rows again and again."""
-        rows, columns = self._file.block_shapes[0]
-        row_bytes = 1024 * self.width * self.count * self.dtype.itemsize
-        if columns >= self.width > 4096 and row_bytes > CACHE_BYTES and rows > 0:
-            return (
-                f"{self.name} is stored in strips, which makes reading tiles slow; "
-                "`gdal_translate -co TILED=YES -co COMPRESS=DEFLATE` makes a tiled copy",
-            )
-        return ()
-
-
-class ArraySource:
-    """An array in memory, (H, W) or (H, W, bands)."""
-
-    def __init__(self, array: npt.NDArray[Any], name: str = "array") -> None:
-        if array.ndim not in (2, 3) or not array.size:
-            raise UsageError(f"an image array must be (H, W) or (H, W, bands), not {array.shape}")
-        self._array = array if array.ndim == 3 else array[..., None]
-        self.name = name
-        self.height, self.width, self.count = self._array.shape
-        self.dtype = array.dtype
-        self.crs: CRS | None = None
-        self.transform: Affine | None = None
-        self.notes: tuple[str, ...] = ()
-
-    def default_bands(self) -> tuple[int, ...]:
-        return (1, 2, 3) if self.count >= 3 else (1,)
-
-    def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
-        part = self._array[window.y : window.y + window.height, window.x : window.x + window.width]
-        return part[..., [band - 1 for band in bands]].transpose(2, 0, 1), None
-
-    def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
-        height, width = _decimated(self.height, self.width)
-        return self.overview(bands, width, height), None
-
-    def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled:
-        rows = (np.arange(height) + 0.5) * self.height / height
-        columns = (np.arange(width) + 0.5) * self.width / width
-        picked = self._array[rows.astype(int)[:, None], columns.astype(int)[None]]
-        return np.asarray(picked[..., [band - 1 for band in bands]].transpose(2, 0, 1))
-
-    def files(self) -> tuple[str, ...]:
-        return ()
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
 class Scene:
     """A source with its bands and its scaling to 8 bit settled. Use it as a context manager."""
 
@@ -213,22 +60,31 @@ class Scene:
         *,
         bands: Sequence[int] | None = None,
         scaling: Scaling | None = None,
+        stretch_bytes: bool = False,
+        gsd: float | tuple[float, float] | None = None,
+        fill: Fill = "grey",
     ) -> None:
         """Open `source`; `bands` count from 1: three, or one that is repeated.
 
-        Raises DataError where it cannot be read, UsageError for bands that it does not have.
+        `scaling` leaves 8-bit values alone unless `stretch_bytes`. With `gsd` the scene is read at
+        so many metres a pixel; with two values, only where its own are outside of them. Raises
+        DataError where it cannot be read, UsageError for bands that it does not have.
         """
         self.source: Source = (
             ArraySource(source) if isinstance(source, np.ndarray) else RasterSource(source)
         )
-        self.width, self.height = self.source.width, self.source.height
         if self.source.dtype.kind not in "uifb":
             raise DataError(
                 f"{self.source.name}: pixels of type {self.source.dtype} are not supported; "
                 "convert to an integer or real type"
             )
+        self.full_size = (self.source.width, self.source.height)
+        """Width and height in the source's own pixels."""
+        self.width, self.height = self._size(gsd)
+        self._fill = fill
         self.bands = self._checked(bands)
-        self.limits = self._limits(scaling or Scaling())
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+            self.limits = self._limits(scaling or Scaling(), stretch_bytes)
 
     def __enter__(self) -> Scene:
         return self
@@ -241,24 +97,57 @@ class Scene:
     ) -> None:
         self.source.close()
 
+    @property
+    def zoom(self) -> tuple[float, float]:
+        """Pixels that are read for one of the source's, along x and y."""
+        return self.width / self.full_size[0], self.height / self.full_size[1]
+
+    def to_source(self, found: Detections) -> Detections:
+        """Detections in pixels that are read, in pixels of the source."""
+        x, y = self.zoom
+        if x == y == 1:
+            return found
+        boxes = found.boxes / np.array([x, y, x, y])
+        return Detections(boxes.astype(np.float32), found.scores, found.labels)
+
     def read(self, window: Window) -> Tile:
-        """The window as 8-bit RGB; pixels without data are grey."""
-        values, valid = self.source.read(window, self.bands)
+        """The window as 8-bit RGB; pixels without data are filled. Threads may read at once."""
+        values, valid = self._values(window)
         if values.dtype.kind == "f":
             finite = np.asarray(np.isfinite(values).all(axis=0))
             if not finite.all():
                 valid = finite if valid is None else valid & finite
-        image = self._to_rgb(values)
         if valid is not None:
             if valid.all():
                 valid = None
-            else:
-                image[~valid] = FILL
+            elif not valid.any():
+                return Tile(np.full((*valid.shape, 3), FILL, np.uint8), valid)
+        image = self._to_rgb(values)
+        if valid is not None:
+            _fill_missing(image, valid, self._fill)
         return Tile(image, valid)
 
     def overview(self, width: int, height: int) -> UInt8Image:
         """The whole scene at this size, as 8-bit RGB."""
         return self._to_rgb(self.source.overview(self.bands, width, height))
+
+    def _size(self, gsd: float | tuple[float, float] | None) -> tuple[int, int]:
+        """Width and height to read at."""
+        width, height = self.full_size
+        if gsd is None:
+            return width, height
+        own = ground_px(self.source)
+        low, high = gsd if isinstance(gsd, tuple) else (gsd, gsd)
+        factors = [at / min(max(at, low), high) for at in own]
+        return max(1, round(width * factors[0])), max(1, round(height * factors[1]))
+
+    def _values(self, window: Window) -> tuple[Sampled, Mask | None]:
+        x, y = self.zoom
+        if x == y == 1:
+            return self.source.read(window, self.bands)
+        right, bottom = window.x + window.width, window.y + window.height
+        box = (window.x / x, window.y / y, right / x, bottom / y)
+        return self.source.resampled(box, (window.height, window.width), self.bands)
 
     def _to_rgb(self, values: Sampled) -> UInt8Image:
         if self.limits is None:
@@ -283,11 +172,11 @@ class Scene:
         return chosen
 
     def _limits(
-        self, scaling: Scaling
+        self, scaling: Scaling, stretch_bytes: bool
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-        """Values that become 0 and 255, a band each (C,); None for 8-bit, which stays as it is."""
+        """Values that become 0 and 255, a band each (C,); None for 8-bit left as it is."""
         dtype, count = self.source.dtype, len(self.bands)
-        if dtype == np.uint8:
+        if dtype == np.uint8 and not stretch_bytes:
             return None
         if scaling.kind == "percentile":
             low, high = self._percentiles(scaling)
@@ -314,39 +203,32 @@ class Scene:
         return low, high
 
 
-def _open(path: Path) -> Any:
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file; check the path")
-    if path.is_file() and path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path)
-    except RasterioError as error:
-        raise DataError(
-            f"{path}: not an image that can be read (JPEG, PNG, TIFF, JPEG 2000 and what GDAL "
-            f"reads): {_reason(error)}"
-        ) from error
+def ground_px(source: Source) -> tuple[float, float]:
+    """Ground sampling distance along x and y at the middle of the scene, metres, by geodesic.
+
+    Raises UsageError for a source without a coordinate system.
+    """
+    if source.transform is None or source.crs is None:
+        raise UsageError(
+            f"{source.name} has no coordinate system, so its ground sampling distance is not "
+            "known: use --scale instead of --gsd"
+        )
+    span = 16.0
+    x, y = source.width / 2, source.height / 2
+    middle = np.array([[x - span, y - span, x + span, y + span]], np.float32)
+    width, height = georef.sizes_m(middle, source.transform, source.crs)
+    return float(width[0]) / (2 * span), float(height[0]) / (2 * span)
 
 
-def _palette(file: Any) -> UInt8Image | None:
-    """(256, 3) colours of a file that stores indices into a table."""
-    if file.count != 1 or file.colorinterp[0] is not ColorInterp.palette:
-        return None
-    table = np.zeros((256, 3), np.uint8)
-    for index, colour in file.colormap(1).items():
-        if 0 <= index < 256:
-            table[index] = colour[:3]
-    return table
-
-
-def _decimated(height: int, width: int) -> tuple[int, int]:
-    factor = max(1.0, max(height, width) / _SAMPLE_SIDE)
-    return max(1, round(height / factor)), max(1, round(width / factor))
-
-
-def _reason(error: BaseException) -> str:
-    """GDAL's own words, which rasterio often hides behind 'Read failed. See previous ...'."""
-    cause = error.__cause__ or error
-    return " ".join(str(cause).split())
+def _fill_missing(image: UInt8Image, valid: Mask, fill: Fill) -> None:
+    """Give the pixels of `image` (H, W, 3) that are not `valid` (H, W) their colour, in place."""
+    if fill == "nearest":
+        _, nearest = cv2.distanceTransformWithLabels(
+            (~valid).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        colours = np.zeros((int(nearest.max()) + 1, 3), np.uint8)
+        colours[nearest[valid]] = image[valid]
+        image[~valid] = colours[nearest[~valid]]
+        return
+    levels = {"grey": FILL, "black": 0, "mean": image[valid].mean(axis=0).round()}
+    image[~valid] = levels[fill]

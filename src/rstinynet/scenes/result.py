@@ -15,6 +15,7 @@ from rstinynet.detections import Detections, Float32Array, Int64Array
 from rstinynet.errors import UsageError
 from rstinynet.scenes import draw, features, writers
 from rstinynet.scenes.reader import Scene
+from rstinynet.scenes.spill import Spill
 
 FORMATS = (*writers.SUFFIXES, "png")
 """What `Result.save` can write."""
@@ -45,8 +46,8 @@ class Boxes:
 class Result:
     """Objects found in one image or scene."""
 
-    detections: Detections
-    """Best first, in pixels of the source."""
+    found: Spill
+    """The objects, in pixels of the source: on disk where they are too many for memory."""
     class_names: tuple[str, ...]
     """By label."""
     category_ids: tuple[int, ...]
@@ -65,7 +66,12 @@ class Result:
     """Opens the source again, with the same bands and scaling, to draw on."""
 
     def __len__(self) -> int:
-        return len(self.detections)
+        return len(self.found)
+
+    @property
+    def detections(self) -> Detections:
+        """All objects in memory, best first, in pixels of the source."""
+        return self.found.all()
 
     @property
     def boxes(self) -> Boxes:
@@ -80,7 +86,7 @@ class Result:
 
     def counts(self) -> dict[str, int]:
         """Objects by class name; classes without any are left out."""
-        totals = np.bincount(self.detections.labels, minlength=len(self.class_names))
+        totals = self.found.counts(len(self.class_names))
         return {name: int(n) for name, n in zip(self.class_names, totals, strict=True) if n}
 
     def header(self, image_id: int = 1) -> features.Header:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ class Spill:
         self._folder = folder
         self._held: list[Detections] = []
         self._held_rows = 0
+        self._in_order = False
         self._runs: list[_Run] = []
         self._file: IO[bytes] | None = None
         self._count = 0
@@ -96,13 +98,23 @@ class Spill:
         size = max(len(more), len(self._by_label))
         self._by_label = self.counts(size) + np.pad(more, (0, size - len(more)))
         self._held.append(found)
+        self._in_order = False
         self._held_rows += len(found)
         if self._held_rows > self._bound:
             self._write_run()
 
     def all(self) -> Detections:
         """Everything at once, best first."""
-        return Detections.concatenate(list(self.chunks()))
+        return Detections.concatenate(list(self.chunks())) if self._runs else self._sorted()
+
+    def best(self, count: int) -> Detections:
+        """The `count` best, or all there are."""
+        taken: list[Detections] = []
+        for chunk in self.chunks():
+            taken.append(chunk[: count - sum(map(len, taken))])
+            if sum(map(len, taken)) >= count:
+                break
+        return Detections.concatenate(taken)
 
     def chunks(self, size: int = CHUNK) -> Iterator[Detections]:
         """Everything, best first, at most `size` at a time."""
@@ -125,15 +137,16 @@ class Spill:
         self._count = self._held_rows = 0
 
     def _sorted(self) -> Detections:
-        held = Detections.concatenate(self._held)
-        held = held[best_first(held)]
-        self._held = [held]
-        return held
+        if not self._in_order:
+            held = Detections.concatenate(self._held)
+            self._held, self._in_order = [held[best_first(held)]], True
+        return self._held[0] if self._held else Detections.empty()
 
     def _write_run(self) -> None:
         if self._file is None:
             # Nameless: no process that dies leaves it behind.
             self._file = tempfile.TemporaryFile(dir=self._folder, prefix="rstinynet-")  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
         start = self.spilled
         self._file.seek(start)
         self._file.write(pack(self._sorted()).data)

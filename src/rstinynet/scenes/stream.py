@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+import rasterio
 
 from rstinynet.detections import Detections, Float32Array
-from rstinynet.scenes import fingerprint, windows
+from rstinynet.scenes import fingerprint, memory, windows
 from rstinynet.scenes.ledger import Ledger
+from rstinynet.scenes.memory import Plan
 from rstinynet.scenes.merge import SeamMerger
 from rstinynet.scenes.options import (
     DEFAULT_IOU,
@@ -42,8 +44,6 @@ __all__ = [
     "wanted_labels",
 ]
 
-READ_AHEAD = 3
-"""Tiles read while the detector works."""
 GPU_BATCH = 8
 """Tiles of one forward pass where there is a GPU."""
 MOSTLY = 0.5
@@ -76,27 +76,35 @@ def predict(
     """
     options = options or PredictOptions()
     wanted = wanted_labels(detector.names, options.classes)
-    open_scene = partial(Scene, source, bands=options.bands, scaling=detector.metadata.scaling)
-    with open_scene() as scene:
-        search = _Search(detector, scene, options, wanted)
+    open_scene = partial(
+        Scene,
+        source,
+        bands=options.bands,
+        scaling=options.scaling or detector.metadata.scaling,
+        stretch_bytes=options.scaling is not None,
+    )
+    with open_scene(gsd=options.used_gsd(detector), fill=options.nodata_fill) as scene:
+        search = Search(detector, scene, options, wanted)
+        planned = search.plan()
         if ledger is not None:
             ledger.start(search.key(), search.total)
-        found = search.run(ledger, progress or _silent)
+        with rasterio.Env(GDAL_CACHEMAX=planned.cache):
+            found = search.run(planned, ledger, progress or _silent)
         return Result(
-            detections=found.all(),
+            found=found,
             class_names=detector.names,
             category_ids=tuple(detector.metadata.category_ids),
             source=scene.source.name,
-            size=(scene.width, scene.height),
+            size=scene.full_size,
             crs=scene.source.crs,
             transform=scene.source.transform,
-            notes=scene.source.notes,
+            notes=(*scene.source.notes, *memory.exceeded(options.memory_limit)),
             open_scene=open_scene,
         )
 
 
 @dataclass(slots=True)
-class _Search:
+class Search:
     """One scene and how it is searched."""
 
     detector: Detector
@@ -123,8 +131,19 @@ class _Search:
             "settings": self.options.settled(self.detector),
         }
 
-    def run(self, ledger: Ledger | None, progress: Progress) -> Spill:
-        scene, total = self.scene, self.total
+    @property
+    def batch(self) -> int:
+        """Tiles of one forward pass."""
+        return GPU_BATCH if self.detector.device.type == "cuda" else 1
+
+    def plan(self) -> Plan:
+        """What to hold at once."""
+        limit, tile = self.options.memory_limit, self.grid["tile"]
+        return memory.plan(self.detector, self.scene, tile=tile, batch=self.batch, limit=limit)
+
+    def run(self, plan: Plan, ledger: Ledger | None, progress: Progress) -> Spill:
+        """Every window in turn; the objects in pixels of the source."""
+        scene, total, batch = self.scene, self.total, self.batch
         merger = SeamMerger(
             scene.width,
             scene.height,
@@ -132,20 +151,20 @@ class _Search:
             iou=self.options.merge_iou,
             metric=self.options.metric,
         )
-        settled = Spill(folder=None if ledger is None or not ledger.active else ledger.folder)
+        folder = ledger.folder if ledger is not None and ledger.active else None
+        settled = Spill(plan.rows, folder=folder)
         rows = windows.rows(scene.width, scene.height, **self.grid)
         flat = (window for row in rows for window in row)
-        batch = GPU_BATCH if self.detector.device.type == "cuda" else 1
         done = 0 if ledger is None else ledger.resumed
         top = 0
         progress(done, total)
         known = frozenset[int]() if ledger is None else ledger.known
-        ahead = _ahead(scene, enumerate(flat), known, READ_AHEAD + batch)
+        ahead = _ahead(scene, enumerate(flat), known, plan)
         for group in _groups(ahead, batch):
             parts = self._find(group, ledger)
             for item, found in zip(group, parts, strict=True):
                 if item.window.y > top:
-                    settled.add(merger.settle(item.window.y))
+                    settled.add(scene.to_source(merger.settle(item.window.y)))
                     top = item.window.y
                 if len(found):
                     merger.add(item.window, found)
@@ -154,7 +173,7 @@ class _Search:
                     ledger.record(group[0].number, parts)
                 done += len(group)
                 progress(done, total)
-        settled.add(merger.settle())
+        settled.add(scene.to_source(merger.settle()))
         return settled
 
     def _find(self, group: Sequence[_Item], ledger: Ledger | None) -> list[Detections]:
@@ -187,21 +206,21 @@ class _Search:
 
 
 def _ahead(
-    scene: Scene, todo: Iterable[tuple[int, Window]], known: frozenset[int], depth: int
+    scene: Scene, todo: Iterable[tuple[int, Window]], known: frozenset[int], plan: Plan
 ) -> Iterator[_Item]:
-    """Windows with their pixels, in order, read in one thread up to `depth` ahead."""
+    """Windows with their pixels, in order, read in threads up to `plan.ahead` before their turn."""
     waiting: deque[tuple[int, Window, Future[Tile] | None]] = deque()
 
     def first() -> _Item:
         number, window, future = waiting.popleft()
         return _Item(number, window, None if future is None else future.result())
 
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+    with ThreadPoolExecutor(plan.readers, thread_name_prefix="read") as pool:
         try:
             for number, window in todo:
                 future = None if number in known else pool.submit(scene.read, window)
                 waiting.append((number, window, future))
-                if len(waiting) > depth:
+                if len(waiting) > plan.ahead:
                     yield first()
             while waiting:
                 yield first()

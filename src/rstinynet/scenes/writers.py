@@ -161,7 +161,8 @@ def write(result: Result, stem: Path, kind: str, *, image_id: int = 1) -> dict[s
     """Write one format of a whole result; the files by what they are."""
     path = stem.with_name(stem.name + SUFFIXES[kind])
     with create(path, kind, result.header(image_id)) as file:
-        file.add(result.detections)
+        for chunk in result.found.chunks(CHUNK):
+            file.add(chunk)
     return {kind: path} | write_style(path, kind, result.class_names)
 
 

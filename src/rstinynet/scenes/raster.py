@@ -1,0 +1,296 @@
+"""Where pixels come from: files through GDAL (rasterio), and arrays.
+
+GDAL reads JPEG, PNG, GeoTIFF and VRT alike, also over the network and out of archives (`/vsi...`
+paths), and holds only the blocks that a window needs.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from pyproj import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.windows import Window as RasterWindow
+
+from rstinynet.errors import DataError, UsageError
+from rstinynet.scenes.windows import Window
+
+CACHE_BYTES = 64 * 2**20
+"""What GDAL's block cache holds where that spares no decoding twice."""
+STRIPED_CACHE_BYTES = 256 * 2**20
+"""Most that it holds of a file in strips, of which a tile needs whole rows."""
+_SAMPLE_SIDE = 1024
+_WHOLE = 16_000_000
+
+UInt8Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Sampled = npt.NDArray[Any]
+Box = tuple[float, float, float, float]
+
+
+class Source(Protocol):
+    """Where pixels come from: a file or an array."""
+
+    name: str
+    width: int
+    height: int
+    count: int
+    dtype: np.dtype[Any]
+    crs: CRS | None
+    transform: Affine | None
+    notes: tuple[str, ...]
+
+    def default_bands(self) -> tuple[int, ...]: ...
+    def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]: ...
+    def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]: ...
+    def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled: ...
+    def resampled(
+        self, box: Box, size: tuple[int, int], bands: Sequence[int]
+    ) -> tuple[Sampled, Mask | None]: ...
+    def files(self) -> tuple[str, ...]: ...
+    def cache_bytes(self, rows: int) -> int: ...
+    def close(self) -> None: ...
+
+
+class RasterSource:
+    """A file that GDAL can read. Each thread that reads has a handle of its own."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a path, a URL or a GDAL path such as `/vsizip/a.zip/b.tif`.
+
+        Raises DataError where there is none that can be read.
+        """
+        self.name = str(path)
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._opened: list[Any] = []
+        self._file = file = self._handle()
+        self.width, self.height, self.count = file.width, file.height, file.count
+        self.crs = None if file.crs is None else CRS.from_wkt(file.crs.to_wkt())
+        located = self.crs is not None and file.transform != Affine.identity()
+        self.transform: Affine | None = file.transform if located else None
+        self.crs = self.crs if located else None
+        self._stored = self.count
+        self._palette = _palette(file)
+        if self._palette is not None:
+            self.count = 3
+        self.dtype = np.dtype(np.uint8 if self._palette is not None else file.dtypes[0])
+        self._masked = any(MaskFlags.all_valid not in flags for flags in file.mask_flag_enums)
+        self.notes = self._striped()
+
+    def default_bands(self) -> tuple[int, ...]:
+        """Red, green and blue where the file names them, else the first three, else the first."""
+        if self._palette is not None:
+            return (1, 2, 3)
+        kinds = list(self._file.colorinterp)
+        colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        if all(colour in kinds for colour in colours):
+            return tuple(kinds.index(colour) + 1 for colour in colours)
+        plain = [i + 1 for i, kind in enumerate(kinds) if kind is not ColorInterp.alpha]
+        return tuple(plain[:3]) if len(plain) >= 3 else tuple(plain[:1] or [1])
+
+    def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
+        """Values (C, h, w) and where they are valid (h, w)."""
+        part = RasterWindow(window.x, window.y, window.width, window.height)
+        return self._read(bands, window=part)
+
+    def resampled(
+        self, box: Box, size: tuple[int, int], bands: Sequence[int]
+    ) -> tuple[Sampled, Mask | None]:
+        """The part `box` (XYXY, pixels, not whole ones) as (C, h, w), from an overview if it can.
+
+        Averaged where that is coarser, interpolated where it is finer.
+        """
+        x0, y0, x1, y1 = box
+        coarser = size[0] < y1 - y0 or size[1] < x1 - x0
+        return self._read(
+            bands,
+            window=RasterWindow(x0, y0, x1 - x0, y1 - y0),
+            size=size,
+            resampling=Resampling.average if coarser else Resampling.bilinear,
+        )
+
+    def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
+        """Values that stand for the scene: decimated, or spread blocks where that is dear."""
+        if self.width * self.height <= _WHOLE or self._file.overviews(1):
+            height, width = _decimated(self.height, self.width)
+            return self._read(bands, size=(height, width))
+        side_y, side_x, rows, columns = min(256, self.height), min(256, self.width), 8, 8
+        values, valid = [], []
+        for y in np.linspace(0, self.height - side_y, rows).astype(int):
+            for x in np.linspace(0, self.width - side_x, columns).astype(int):
+                block, known = self._read(bands, window=RasterWindow(x, y, side_x, side_y))
+                values.append(block.reshape(len(bands), -1))
+                whole = np.ones(side_x * side_y, bool)
+                valid.append(whole if known is None else known.reshape(-1))
+        return np.concatenate(values, axis=1)[:, None], np.concatenate(valid)[None]
+
+    def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled:
+        """The whole scene at another size, (C, height, width)."""
+        return self._read(bands, size=(height, width))[0]
+
+    def files(self) -> tuple[str, ...]:
+        """Every file that pixels come from: a VRT's sources and masks beside the file too."""
+        return tuple(self._file.files)
+
+    def cache_bytes(self, rows: int) -> int:
+        """Block cache that spares decoding twice, for windows of `rows` rows."""
+        if not self._in_strips():
+            return CACHE_BYTES
+        needed = 2 * rows * self.width * self._stored * self.dtype.itemsize
+        return int(max(min(needed, STRIPED_CACHE_BYTES), 16 * 2**20))
+
+    def close(self) -> None:
+        for file in self._opened:
+            file.close()
+
+    def _handle(self) -> Any:
+        """This thread's handle: GDAL's may not be shared."""
+        file = getattr(self._own, "file", None)
+        if file is None:
+            file = self._own.file = _open(self.name)
+            with self._lock:
+                self._opened.append(file)
+        return file
+
+    def _read(
+        self,
+        bands: Sequence[int],
+        *,
+        window: RasterWindow | None = None,
+        size: tuple[int, int] | None = None,
+        resampling: Resampling = Resampling.nearest,
+    ) -> tuple[Sampled, Mask | None]:
+        wanted = [1] if self._palette is not None else list(bands)
+        how = resampling if self._palette is None else Resampling.nearest
+        shape = None if size is None else (len(wanted), *size)
+        mask = None
+        try:
+            file = self._handle()
+            values = file.read(wanted, window=window, out_shape=shape, resampling=how)
+            if self._masked:
+                mask = file.dataset_mask(window=window, out_shape=size) > 0
+        except (RasterioError, RasterioIOError, MemoryError) as error:
+            place = "" if window is None else f" at x {window.col_off:.0f}, y {window.row_off:.0f}"
+            raise DataError(
+                f"{self.name}: pixels{place} cannot be read ({_reason(error)}): the file is "
+                "truncated or damaged; copy or download it again"
+            ) from error
+        if self._palette is not None:
+            values = self._palette[values[0]].transpose(2, 0, 1)[[band - 1 for band in bands]]
+        return values, mask
+
+    def _in_strips(self) -> bool:
+        return bool(self._file.block_shapes[0][1] >= self.width > 1024)
+
+    def _striped(self) -> tuple[str, ...]:
+        """A note where every tile makes GDAL decode whole rows again and again."""
+        row_bytes = 1024 * self.width * self._stored * self.dtype.itemsize
+        if self._in_strips() and row_bytes > STRIPED_CACHE_BYTES:
+            return (
+                f"{self.name} is stored in strips, which makes reading tiles slow; "
+                "`gdal_translate -co TILED=YES -co COMPRESS=DEFLATE` makes a tiled copy",
+            )
+        return ()
+
+
+class ArraySource:
+    """An array in memory, (H, W) or (H, W, bands)."""
+
+    def __init__(self, array: npt.NDArray[Any], name: str = "array") -> None:
+        if array.ndim not in (2, 3) or not array.size:
+            raise UsageError(f"an image array must be (H, W) or (H, W, bands), not {array.shape}")
+        self._array = array if array.ndim == 3 else array[..., None]
+        self.name = name
+        self.height, self.width, self.count = self._array.shape
+        self.dtype = array.dtype
+        self.crs: CRS | None = None
+        self.transform: Affine | None = None
+        self.notes: tuple[str, ...] = ()
+
+    def default_bands(self) -> tuple[int, ...]:
+        return (1, 2, 3) if self.count >= 3 else (1,)
+
+    def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
+        part = self._array[window.y : window.y + window.height, window.x : window.x + window.width]
+        return part[..., [band - 1 for band in bands]].transpose(2, 0, 1), None
+
+    def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
+        height, width = _decimated(self.height, self.width)
+        return self.overview(bands, width, height), None
+
+    def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled:
+        rows = (np.arange(height) + 0.5) * self.height / height
+        columns = (np.arange(width) + 0.5) * self.width / width
+        picked = self._array[rows.astype(int)[:, None], columns.astype(int)[None]]
+        return np.asarray(picked[..., [band - 1 for band in bands]].transpose(2, 0, 1))
+
+    def resampled(
+        self, box: Box, size: tuple[int, int], bands: Sequence[int]
+    ) -> tuple[Sampled, Mask | None]:
+        """Not asked for: an array has no place on the ground, so no resolution."""
+        raise UsageError("an array has no ground sampling distance: use scale")
+
+    def files(self) -> tuple[str, ...]:
+        return ()
+
+    def cache_bytes(self, rows: int) -> int:
+        return CACHE_BYTES
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def is_remote(path: str) -> bool:
+    """Whether only GDAL can say if there is such a path: a URL, or `/vsi...`."""
+    return "://" in path or path.startswith("/vsi")
+
+
+def _open(name: str) -> Any:
+    path: str | Path = name
+    if not is_remote(name):
+        path = Path(name)
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file; check the path")
+        if path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path)
+    except RasterioError as error:
+        raise DataError(
+            f"{path}: not an image that can be read (JPEG, PNG, TIFF, JPEG 2000 and what GDAL "
+            f"reads): {_reason(error)}"
+        ) from error
+
+
+def _palette(file: Any) -> UInt8Image | None:
+    """(256, 3) colours of a file that stores indices into a table."""
+    if file.count != 1 or file.colorinterp[0] is not ColorInterp.palette:
+        return None
+    table = np.zeros((256, 3), np.uint8)
+    for index, colour in file.colormap(1).items():
+        if 0 <= index < 256:
+            table[index] = colour[:3]
+    return table
+
+
+def _decimated(height: int, width: int) -> tuple[int, int]:
+    factor = max(1.0, max(height, width) / _SAMPLE_SIDE)
+    return max(1, round(height / factor)), max(1, round(width / factor))
+
+
+def _reason(error: BaseException) -> str:
+    """GDAL's own words, which rasterio often hides behind 'Read failed. See previous ...'."""
+    cause = error.__cause__ or error
+    return " ".join(str(cause).split())
