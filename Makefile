@@ -17,9 +17,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: .venv/.installed
 	$(BIN)/rstinynet demo
 
-## Lint, types, the import contract and all tests, as CI runs them.
+## Lint, types, the import contract and the tests; CI also opens pages in a browser (.ci/run).
 test: check
-	scripts/test
+	scripts/test -m "not browser"
 
 ## Lint, types and the import contract.
 check: .venv/.installed-dev

@@ -31,6 +31,7 @@ VERBS = {
     "ablate": "Train the paper's ablation and write it beside the published one.",
     "tables": "Print the paper's tables with published and measured rows.",
     "view": "Draw several detectors side by side on the same images.",
+    "report": "Write an evaluation as one HTML file.",
     "demo": "Find the vehicles of the sample scene.",
 }
 """Every verb with its line of help. Verb V is the function (or the typer application) V

@@ -55,6 +55,7 @@ def view(
     from rstinynet.data.formats.coco import require_annotations
     from rstinynet.data.image import read_rgb
     from rstinynet.errors import UsageError
+    from rstinynet.evaluate.chosen import read_chosen
     from rstinynet.evaluate.verdicts import judge_all
     from rstinynet.evaluate.view import Shown, side_by_side, worst_images
     from rstinynet.files import write_bytes
@@ -72,7 +73,7 @@ def view(
         chosen = replace(labelled, images=tuple(i for i in labelled.images if i.id in wanted))
     shown = []
     for name, path in map(_named, predictions or []):
-        found = _read(Path(path), labelled, conf)
+        found = read_chosen(path, labelled, conf=conf)
         shown.append(Shown(name=name, verdicts=judge_all(chosen, found)))
     for name, path in map(_named, model or []):
         found = _detect(path, chosen, conf, device)
@@ -118,29 +119,6 @@ def _ids(text: str, labelled: LabelledSet) -> set[int]:
             f"--images takes ids of the split's images; {unknown or text!r} are not among them"
         )
     return wanted
-
-
-def _read(path: Path, labelled: LabelledSet, conf: float | None) -> dict[int, Detections]:
-    """The detections of a results file over `conf`, or over each class's best confidence."""
-    import numpy as np
-
-    from rstinynet.detections import Detections
-    from rstinynet.evaluate.results import read_results
-    from rstinynet.evaluate.thresholds import best_thresholds
-
-    found = {}
-    for image_id, each in read_results(path, labelled).items():
-        boxes = each.boxes_xywh.copy()
-        boxes[:, 2:] += boxes[:, :2]
-        found[image_id] = Detections(
-            boxes.astype(np.float32), each.scores.astype(np.float32), each.labels
-        )
-    if conf is not None:
-        least = np.full(len(labelled.categories), conf)
-    else:
-        likely = {at: dets[dets.scores > 0.02] for at, dets in found.items()}
-        least = np.array([point.conf for point in best_thresholds(labelled, likely)])
-    return {at: dets[dets.scores > least[dets.labels]] for at, dets in found.items()}
 
 
 def _detect(

@@ -1,0 +1,93 @@
+"""`rstinynet report`: an evaluation as one HTML file to read, send and keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rstinynet.data.annotations import LabelledSet
+    from rstinynet.evaluate.page import Picture
+
+
+def report(
+    data: Annotated[
+        Path, typer.Option(help="Folder with {train,val,test}.json and images/, or a data.yaml.")
+    ],
+    predictions: Annotated[Path, typer.Option(help="COCO results file, of any detector.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
+    name: Annotated[
+        str | None, typer.Option(help="What the detector is called; default: the file's name.")
+    ] = None,
+    worst: Annotated[int, typer.Option(help="Worst images that are shown; 0: none.")] = 6,
+    conf: Annotated[
+        float | None,
+        typer.Option(
+            help="Confidence of detections in the pictures; default: where F1 of each class is "
+            "largest."
+        ),
+    ] = None,
+) -> None:
+    """Score a results file and write tables, curves and the worst images as one offline page."""
+    from rstinynet.data.folder import open_split
+    from rstinynet.data.formats.coco import require_annotations
+    from rstinynet.errors import UsageError
+    from rstinynet.evaluate.page import page
+    from rstinynet.files import write_bytes
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out must be an .html file, not {out}")
+    if worst < 0:
+        raise UsageError(f"--worst must be 0 or more, not {worst}")
+    if conf is not None and not 0 <= conf < 1:
+        raise UsageError(f"--conf must be at least 0 and below 1, not {conf}")
+    labelled = require_annotations(open_split(data, split), source=data)
+    content = _evaluated(predictions, labelled)
+    content["settings"] |= {
+        "data": data.resolve().name,
+        "split": split,
+        "predictions": predictions.name,
+        "annotations_sha256": labelled.fingerprint,
+    }
+    called = name or predictions.stem
+    pictures = _worst(predictions, labelled, called, (worst, conf))
+    title = f"{called} on {data.resolve().name}, {split}"
+    write_bytes(out, page(content, title=title, pictures=pictures).encode())
+    print(out)
+
+
+def _evaluated(predictions: Path, labelled: LabelledSet) -> dict[str, Any]:
+    from rstinynet.evaluate.coco import evaluate
+    from rstinynet.evaluate.results import read_results
+
+    return evaluate(labelled, read_results(predictions, labelled)).as_dict()
+
+
+def _worst(
+    predictions: Path, labelled: LabelledSet, name: str, chosen: tuple[int, float | None]
+) -> list[Picture]:
+    from rstinynet.data.image import read_rgb
+    from rstinynet.evaluate.chosen import read_chosen
+    from rstinynet.evaluate.page import Picture
+    from rstinynet.evaluate.verdicts import judge_all
+    from rstinynet.evaluate.view import Shown, side_by_side, worst_images
+
+    count, conf = chosen
+    if not count:
+        return []
+    found = read_chosen(predictions, labelled, conf=conf)
+    shown = [Shown(name=name, verdicts=judge_all(labelled, found))]
+    pictures = []
+    for image in worst_images(labelled, shown, count=count):
+        outcome = shown[0].verdicts[image.id]
+        counts = f"{outcome.hits} hit, {outcome.missed} missed, {outcome.false_alarms} false"
+        pictures.append(
+            Picture(
+                pixels=side_by_side(read_rgb(image.path), image, shown),
+                caption=f"{image.path.name} (image {image.id}): {counts}",
+            )
+        )
+    return pictures

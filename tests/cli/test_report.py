@@ -1,0 +1,55 @@
+"""`rstinynet report` as a user meets it; tests/browser opens its page."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rstinynet.cli.main import run
+from rstinynet.data.synthetic import make_synthetic
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mine")
+    truth = json.loads(make_synthetic(folder, images=2, size=96, split="val").read_text())
+    keys = ("image_id", "category_id", "bbox")
+    found = [{key: each[key] for key in keys} | {"score": 0.5} for each in truth["annotations"]]
+    (folder / "dets.json").write_text(json.dumps(found))
+    return folder
+
+
+def arguments(data, out):
+    return ["report", "--data", str(data), "--predictions", str(data / "dets.json"), "--out", out]
+
+
+def test_the_page_is_written_with_its_pictures(data, tmp_path, capsys):
+    out = str(tmp_path / "new" / "r.html")
+    assert run([*arguments(data, out), "--worst", "1", "--name", "mine & yours"]) == 0
+    assert capsys.readouterr().out.strip() == out
+    text = (tmp_path / "new" / "r.html").read_text()
+    assert f"<h1>mine &amp; yours on {data.name}, val</h1>" in text
+    assert text.count("data:image/jpeg") == 1
+    assert str(data.parent) not in text
+    assert run([*arguments(data, out), "--worst", "0"]) == 0
+    assert "data:image" not in (tmp_path / "new" / "r.html").read_text().replace(
+        "img-src data:", ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "message"),
+    [
+        (["--out", "r.txt"], 2, "--out must be an .html file"),
+        (["--worst", "-1"], 2, "--worst must be"),
+        (["--conf", "1"], 2, "--conf must be"),
+        (["--predictions", "nowhere.json"], 3, "nowhere.json"),
+        (["--split", "test"], 3, "no split 'test'"),
+    ],
+)
+def test_mistakes_are_answered(data, extra, code, message, tmp_path, capsys):
+    out = tmp_path / "r.html"
+    assert run([*arguments(data, str(out)), *extra]) == code
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
