@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from rstinynet.cli.main import run
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.train import loop
+from rstinynet.train.recipe import paper
 
 
 def test_trains_and_prints_json(tmp_path, capsys):
@@ -31,7 +33,7 @@ def test_trains_and_prints_json(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "yolo11n"], 2, "needs --model, --data and --out"),
+        (["--model", "yolo11n"], 2, "needs --model and --data"),
         (["--resume", "nowhere"], 4, "--resume needs the folder of a run"),
         (["--resume", "run", "--epochs", "3"], 2, "leave out --epochs"),
         (["--model", "yolo11n", "--data", "nowhere", "--out", "run"], 3, "nowhere"),
@@ -47,6 +49,18 @@ def test_mistakes_are_answered(arguments, code, message, tmp_path, capsys, monke
     monkeypatch.chdir(tmp_path)
     assert run(["train", *arguments]) == code
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_papers_experiment_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = []
+    monkeypatch.setattr(loop, "train", jobs.append)
+    line = ["train", "--model", "paper-full-m", "--data", "aitod.yaml"]
+    assert run(line) == 0
+    assert run([*line, "--recipe", "paper"]) == 0
+    assert jobs[0] == jobs[1]
+    assert jobs[0].recipe == paper()
+    assert jobs[0].out == Path("runs/paper-full-m-paper")
 
 
 @pytest.mark.parametrize(("given", "device"), [([], None), (["--device", "cpu"], "cpu")])

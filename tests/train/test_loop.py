@@ -39,6 +39,7 @@ def test_run_writes_its_files(job, tmp_path):
     names = {str(path.relative_to(job.out)) for path in job.out.rglob("*") if path.is_file()}
     assert names == {
         "args.yaml",
+        "assignment.json",
         "env.json",
         "metrics.json",
         "results.csv",

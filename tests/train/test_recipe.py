@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from rstinynet.errors import UsageError
 from rstinynet.train import overrides
-from rstinynet.train.job import Job
+from rstinynet.train.job import Job, inference_scale, new_folder
 from rstinynet.train.recipe import RECIPES, Recipe, paper, setting_names, tiny
 
 
@@ -20,8 +21,66 @@ def test_paper_recipe_states_the_papers_settings():
     recipe = paper()
     assert (recipe.epochs, recipe.batch, recipe.imgsz) == (600, 16, 800)
     assert (recipe.optimizer, recipe.momentum, recipe.weight_decay) == ("sgd", 0.937, 5e-4)
-    assert recipe.loss.nwd_weight == 0
-    assert (recipe.norm_batches, recipe.augment.min_visibility) == (0, 0.1)
+    assert (recipe.lr0, recipe.lrf, recipe.schedule, recipe.lr_step) == (
+        0.01,
+        0.01,
+        "linear",
+        "epoch",
+    )
+    assert (recipe.warmup_epochs, recipe.warmup_bias_lr, recipe.warmup_momentum) == (3, 0.1, 0.8)
+    assert (recipe.nominal_batch, recipe.clip_norm, recipe.amp) == (64, 10, True)
+    assert (recipe.ema_decay, recipe.ema_tau, recipe.auxiliary_weight) == (0.9999, 2000, 0.25)
+    assert (recipe.norm_batches, recipe.compare_unaveraged) == (0, False)
+    loss = recipe.loss
+    assert (loss.topk, loss.alpha, loss.beta) == (10, 0.5, 6)
+    assert (loss.box_gain, loss.cls_gain, loss.dfl_gain) == (7.5, 0.5, 1.5)
+    assert (loss.min_candidate_px, loss.nearest_fallback) == (0, False)
+    assert (loss.score_floor, loss.nwd_weight) == (0, 0)
+    seen = recipe.augment
+    assert (seen.fit, seen.symmetries, seen.cut_boxes) == ("letterbox", "horizontal", "drop")
+    assert (seen.mosaic_prob, recipe.close_mosaic) == (1, 10)
+    assert (seen.scale, seen.translate, seen.hsv) == ((0.5, 1.5), 0.1, (0.015, 0.7, 0.4))
+    assert (seen.degrees, seen.shear, seen.min_box_px, seen.min_visibility) == (0, 0, 2, 0.1)
+    assert not any((seen.grey_prob, seen.contrast_prob, seen.blur_prob, seen.noise_prob))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sizes", "scale"),
+    [
+        (paper(), [(800, 800)], 1.0),
+        (paper(), [(400, 300), (100, 400), (999, 20)], 2.0),
+        (tiny(), [(400, 300)], 1.0),
+        (replace(paper(), inference_scale=1.5), [(400, 300)], 1.5),
+    ],
+)
+def test_images_are_inferred_at_the_scale_of_training(recipe, sizes, scale):
+    images = tuple(SimpleNamespace(width=width, height=height) for width, height in sizes)
+    assert inference_scale(recipe, SimpleNamespace(images=images)) == scale
+
+
+def test_a_run_without_a_place_gets_a_new_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = new_folder("paper-full-m", paper())
+    assert first == Path("runs/paper-full-m-paper")
+    first.mkdir(parents=True)
+    assert new_folder("paper-full-m", paper()) == Path("runs/paper-full-m-paper-2")
+
+
+def test_every_setting_is_described_and_what_changed_is_marked():
+    recipe = overrides.with_overrides(tiny(), {"lr0": 0.02, "loss.topk": 13, "licence": "CC BY"})
+    text = overrides.described(recipe)
+    head, _, rest = text.partition("\n")
+    assert head == "recipe tiny (* = changed)"
+    words = rest.replace("augment:", " ").replace("loss:", " ").split()
+    named = {word.partition("=")[0] for word in words if "=" in word}
+    assert named == {name.rpartition(".")[2] for name in setting_names()}
+    assert {word for word in words if word.endswith("*")} == {
+        "lr0=0.02*",
+        "topk=13*",
+        "licence=CC_BY*",
+    }
+    assert max(map(len, text.splitlines())) <= 100
+    assert "(* = changed)" not in overrides.described(paper())
 
 
 def test_mosaic_is_closed_for_a_fifth_of_a_run_at_most():

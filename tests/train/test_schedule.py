@@ -22,6 +22,16 @@ def test_linear_schedule_falls_from_lr0_to_its_hundredth():
     assert rate(recipe, 1.0, 600) == pytest.approx(0.0001)
 
 
+def test_the_papers_rate_falls_by_epochs_and_ours_by_batches():
+    recipe = replace(paper(), epochs=4)
+    assert [rate(recipe, done, 99) for done in (0.25, 0.49, 0.5 - 1e-12)] == [
+        pytest.approx(value) for value in (0.007525, 0.007525, 0.00505)
+    ]
+    assert rate(recipe, 1.0, 99) == pytest.approx(0.0001)
+    by_batch = replace(recipe, lr_step="batch")
+    assert rate(by_batch, 0.49, 99) < rate(by_batch, 0.25, 99) == rate(recipe, 0.25, 99)
+
+
 def test_cosine_schedule_is_halfway_in_the_middle():
     recipe = replace(short(), lr0=1.0, lrf=0.0)
     assert rate(recipe, 0.5, 300) == pytest.approx(0.5)

@@ -22,7 +22,8 @@ from rstinynet.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run writes: args.yaml, env.json, results.csv, metrics.json, weights/, resume/."""
+    """Where a run writes: args.yaml, env.json, assignment.json, results.csv, metrics.json,
+    weights/, resume/."""
 
     path: Path
 
@@ -58,6 +59,10 @@ class RunFolder:
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json."""
         write_json(self.path / "metrics.json", dict(metrics))
+
+    def write_assignment(self, found: Mapping[str, Any]) -> None:
+        """Write assignment.json: which boxes get how many candidate anchors."""
+        write_json(self.path / "assignment.json", dict(found))
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from rstinynet.data.annotations import LabelledSet
 from rstinynet.errors import RSTinyNetError
 from rstinynet.train import overrides
 from rstinynet.train.recipe import RECIPES, Recipe
@@ -17,6 +20,26 @@ class TrainingStoppedError(RSTinyNetError):
     """The run was asked to stop; its state is saved and it can be resumed."""
 
     exit_code = 130
+
+
+RUNS = Path("runs")
+"""Where runs are written that no other place was named for."""
+
+
+def new_folder(model: str, recipe: Recipe) -> Path:
+    """A folder in `RUNS` named after the model and recipe, with a number if there is one."""
+    first = RUNS / f"{Path(model).name}-{recipe.name}"
+    numbered = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(path for path in chain([first], numbered) if not path.exists())
+
+
+def inference_scale(recipe: Recipe, train_set: LabelledSet) -> float:
+    """The factor by which images are resized at validation and inference."""
+    if recipe.inference_scale is not None:
+        return recipe.inference_scale
+    if recipe.augment.fit == "native" or not train_set.images:
+        return 1.0
+    return recipe.imgsz / median(max(image.width, image.height) for image in train_set.images)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ from rstinynet.data.stats import boxes_by_class
 from rstinynet.errors import DataError, UsageError
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
-from rstinynet.train import checkpoint, schedule
+from rstinynet.train import checkpoint, report, schedule
 from rstinynet.train.batches import Batches
 from rstinynet.train.initial import initial_model
 from rstinynet.train.job import Job, TrainingStoppedError
@@ -33,6 +33,7 @@ from rstinynet.train.learner import LOSSES, Learner
 from rstinynet.train.norms import with_new_statistics
 from rstinynet.train.optimizer import set_rates
 from rstinynet.train.outcome import Outcome
+from rstinynet.train.overrides import described
 from rstinynet.train.progress import Reporter, StopRequest
 
 
@@ -127,7 +128,7 @@ class Trainer:
         validation = self.outcome.val_seconds
         if validation is None:
             pixels = sum(image.width * image.height for image in self.val_set.images)
-            validation = pixels * self.recipe.inference_scale**2 * seconds_a_pixel
+            validation = pixels * self.outcome.scale**2 * seconds_a_pixel
         passes = 2 + (self.recipe.norm_batches > 0) + (self.recipe.val_images is not None)
         return passes * validation + self.recipe.norm_batches * area * seconds_a_pixel
 
@@ -156,6 +157,7 @@ class Trainer:
             stack.enter_context(self.stop.listening())
             stack.enter_context(self.batches)
             self.say.line(self._opening())
+            self._explain()
             stream = self.batches.stream(self.iteration, self.total, mosaic=self._mosaic)
             stack.callback(stream.close)  # type: ignore[attr-defined]
             while True:
@@ -254,6 +256,7 @@ class Trainer:
             self._save()
         shown = "" if measured is None else f", val AP {row['ap']} AP50 {row['ap50']}"
         self.say.line(f"epoch {epoch}: loss {means[0]:.3f}{shown}, {row['minutes']} min")
+        self.say.line(report.lost_in_words(row, self.recipe.augment))
 
     def _finish(self) -> dict[str, Any]:
         metrics = self.outcome.finish(
@@ -270,7 +273,7 @@ class Trainer:
 
     def _candidates(self) -> dict[str, DetectorModel]:
         """What may be better than the average: the model as it is, and new batch statistics."""
-        found = {"unaveraged": self.learner.model}
+        found = {"unaveraged": self.learner.model} if self.recipe.compare_unaveraged else {}
         self._hold_backbone()
         if self.recipe.norm_batches:
             first = max(0, self.iteration - self.recipe.norm_batches)
@@ -303,6 +306,13 @@ class Trainer:
             f"{mosaic}, "
             f"on {self.job.device}, from batch {self.iteration}"
         )
+
+    def _explain(self) -> None:
+        """Say every setting, and which boxes the assignment can teach; keep the latter."""
+        self.say.line(described(self.recipe))
+        found = report.coverage(self.train_set, self.recipe, strides=self.learner.model.strides)
+        self.say.line(report.in_words(found))
+        self.outcome.folder.write_assignment(found)
 
     def _log(self) -> None:
         now = time.monotonic()

@@ -13,7 +13,7 @@ from rstinynet.evaluate.coco import Evaluation
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import Scaling, WeightsMetadata, load_weights, save_weights
 from rstinynet.train.folder import RunFolder
-from rstinynet.train.job import Job
+from rstinynet.train.job import Job, inference_scale
 from rstinynet.train.validate import validate
 
 METRICS = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
@@ -27,6 +27,8 @@ class Outcome:
         self.folder = RunFolder(job.out)
         self._train_set = train_set
         self._val_set = val_set
+        self.scale = inference_scale(job.recipe, train_set)
+        """Factor by which images are resized at validation and inference."""
         self.rows: list[dict[str, Any]] = []
         self.best_ap = -1.0
         self.best_metrics: dict[str, Any] = {}
@@ -106,7 +108,7 @@ class Outcome:
             names=self._train_set.names,
             category_ids=tuple(category.id for category in self._train_set.categories),
             imgsz=self.job.recipe.imgsz,
-            scale=self.job.recipe.inference_scale,
+            scale=self.scale,
             scaling=Scaling(kind="percentile", low=PERCENTILES[0], high=PERCENTILES[1]),
             licence=self.job.recipe.licence,
             data_fingerprint=self._train_set.fingerprint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, Literal, get_origin, get_type_hints
@@ -92,6 +93,38 @@ def differences(recipe: Recipe) -> dict[str, Any]:
         elif value != base[key]:
             found[key] = value
     return found
+
+
+def described(recipe: Recipe, *, width: int = 100) -> str:
+    """Every setting, in lines of text; those that differ from the named recipe have a star."""
+    changed = differences(recipe)
+    own: dict[str, list[str]] = {"": []}
+    for key, value in as_values(recipe).items():
+        if key == "name":
+            continue
+        nested = value if key in NESTED else {key: value}
+        group = key if key in NESTED else ""
+        for leaf, item in nested.items():
+            full = f"{group}.{leaf}" if group else leaf
+            star = "*" if full in changed else ""
+            own.setdefault(group, []).append(f"{leaf}={_as_text(item)}{star}")
+    lines = [f"recipe {recipe.name}{' (* = changed)' if changed else ''}"]
+    for group, words in own.items():
+        head = f"  {group}: " if group else "  "
+        lines += textwrap.wrap(
+            " ".join(words), width, initial_indent=head, subsequent_indent="    ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+def _as_text(value: Any) -> str:
+    """As `--set` takes it, without blanks."""
+    if isinstance(value, list):
+        return ",".join(_as_text(item) for item in value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "_")
 
 
 def _plain(value: Any) -> Any:

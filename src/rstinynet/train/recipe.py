@@ -32,6 +32,8 @@ class Recipe:
     lrf: float = 0.01
     """The last learning rate, as a share of `lr0`."""
     schedule: Literal["linear", "cosine"] = "linear"
+    lr_step: Literal["batch", "epoch"] = "batch"
+    """The learning rate falls with every batch, or with every epoch as in YOLO11."""
     momentum: float = 0.937
     """Nesterov momentum of SGD, or AdamW's beta 1."""
     weight_decay: float = 5e-4
@@ -78,8 +80,11 @@ class Recipe:
     """Threads that prepare batches."""
     log_every: int = 20
     """Batches between two log lines."""
-    inference_scale: float = 1.0
-    """Resize factor at validation and inference, written into the weights."""
+    inference_scale: float | None = None
+    """Resize factor at validation and inference, written into the weights. None: the factor of
+    training: 1, or with `augment.fit=letterbox` the one that fits the training images."""
+    compare_unaveraged: bool = True
+    """At the end the model without averaging is measured too, and kept if it is better."""
     licence: str = "unspecified"
     """Licence of the weights, written into them."""
 
@@ -121,7 +126,8 @@ class Recipe:
             ("val_images", (self.val_images or 1) >= 1, "at least 1, or none"),
             ("workers", self.workers >= 1, "at least 1"),
             ("log_every", self.log_every >= 1, "at least 1"),
-            ("inference_scale", self.inference_scale > 0, "positive"),
+            ("inference_scale", (self.inference_scale or 1) > 0, "positive, or none"),
+            ("lr_step", self.lr_step in ("batch", "epoch"), "batch or epoch"),
         ]
         for name, holds, rule in rules:
             if not holds:
@@ -133,11 +139,18 @@ class Recipe:
 def paper() -> Recipe:
     """The paper's training: 600 epochs of SGD at 800 px, batch 16; YOLO11's where it is silent."""
     return Recipe(
+        lr_step="epoch",
         norm_batches=0,
+        compare_unaveraged=False,
         augment=AugmentSettings(
             imgsz=800,
-            min_visibility=0.1,
+            fit="letterbox",
             scale=(0.5, 1.5),
+            translate=0.1,
+            symmetries="horizontal",
+            cut_boxes="drop",
+            min_box_px=2.0,
+            min_visibility=0.1,
             focus_prob=0.0,
             grey_prob=0.0,
             contrast_prob=0.0,

@@ -23,6 +23,9 @@ def progress(*, iteration: int, total: int, elapsed_s: float, limit_s: float | N
 
 def decay_factor(recipe: Recipe, done: float) -> float:
     """Factor on `lr0` after the share `done` of the training: 1 falling to `lrf`."""
+    if recipe.lr_step == "epoch" and done < 1:
+        # An epoch's first batch may lie a rounding error before its start.
+        done = math.floor(done * recipe.epochs + 1e-6) / recipe.epochs
     shape = 1 - done if recipe.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return recipe.lrf + (1 - recipe.lrf) * shape
 
