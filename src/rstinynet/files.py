@@ -12,19 +12,21 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Path | str, *, sync: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced and renamed onto `path`.
 
     The suffix is kept, since some drivers choose the format by it. On any error the file beside
-    is removed and `path` is left as it was.
+    is removed and `path` is left as it was. `sync=False` is for files that can be made again and
+    whose reader notices damage.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
         beside = Path(folder) / final.name
         yield beside
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
+        if sync:
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
         beside.replace(final)
 
 

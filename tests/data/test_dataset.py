@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rstinynet.data.augment import AugmentSettings
-from rstinynet.data.dataset import ImageCache, TrainingSet, repeat_factors
+from rstinynet.data.cache import ImageCache
+from rstinynet.data.dataset import TrainingSet, repeat_factors
 from rstinynet.data.folder import open_split
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import DataError, UsageError
@@ -44,7 +45,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(full):
     for index in range(len(first)):
         first.sample(0, index)
     expected = first.sample(2, 4)
-    assert same(expected, TrainingSet(full, SMALL, 3, cache_bytes=0).sample(2, 4))
+    assert same(expected, TrainingSet(full, SMALL, 3, cache=ImageCache(0)).sample(2, 4))
     assert not same(expected, TrainingSet(full, SMALL, 4).sample(2, 4))
     assert not same(expected, first.sample(1, 4))
     assert not same(expected, first.sample(2, 5))
@@ -111,16 +112,6 @@ def test_other_settings_share_order_and_cache(full):
     assert closed.sample(0, 0).image.shape == (96, 96, 3)
     assert closed.sample(0, 0).id == samples.sample(0, 0).id
     assert closed._cache is samples._cache
-
-
-def test_the_cache_is_bounded_and_read_only(full):
-    cache = ImageCache(2 * 96 * 96 * 3 + 5)
-    for image in full.images:
-        pixels = cache.read(image.path)
-    assert len(cache) == 2
-    assert cache.read(full.images[0].path) is cache.read(full.images[0].path)
-    with pytest.raises(ValueError, match="read-only"):
-        pixels[0] = 1
 
 
 def test_an_image_of_another_size_than_annotated_is_a_data_error(tmp_path):

@@ -21,9 +21,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def read(folder, start, stop, *, workers):
+def read(folder, start, stop, *, workers, **changes):
     recipe = short()
-    recipe = replace(recipe, batch=4, workers=workers, augment=replace(recipe.augment, imgsz=64))
+    augment = replace(recipe.augment, imgsz=64, **changes)
+    recipe = replace(recipe, batch=4, workers=workers, augment=augment)
     with Batches(open_split(folder, "train"), recipe) as batches:
         return list(batches.stream(start, stop, mosaic=lambda iteration: iteration < 4))
 
@@ -47,6 +48,32 @@ def test_any_number_of_workers_and_any_start_make_the_same_batches(folder, worke
     assert len({tuple(batch.ids) for _, batch in whole}) > 1
     assert_same(whole, read(folder, 0, 7, workers=workers))
     assert_same(whole[2:], read(folder, 2, 7, workers=workers))
+
+
+@pytest.mark.parametrize("fit", ["native", "letterbox"])
+def test_with_every_augmentation_on_any_number_of_workers_makes_the_same(folder, fit):
+    changes = {
+        "fit": fit,
+        "degrees": 10,
+        "shear": 5,
+        "translate": 0.1,
+        "paste_prob": 1.0,
+        "paste_px": 30,
+        "grey_prob": 0.3,
+        "contrast_prob": 0.5,
+        "blur_prob": 0.5,
+        "noise_prob": 0.5,
+        "jpeg_prob": 0.5,
+        "on_device": "always",
+    }
+    made = [read(folder, 0, 4, workers=workers, **changes) for workers in (1, 2, 4)]
+    assert sum(batch.counts.pasted for _, batch in made[0]) > 0
+    for other in made[1:]:
+        assert_same(made[0], other)
+        for (_, one), (_, another) in zip(made[0], other, strict=True):
+            shown = one.images_on(torch.device("cpu"))
+            assert torch.equal(shown, another.images_on(torch.device("cpu")))
+            assert not torch.equal(shown, one.images)
 
 
 def test_an_error_in_a_worker_is_the_callers_and_ends_the_threads(folder):

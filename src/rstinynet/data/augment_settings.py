@@ -43,6 +43,16 @@ class AugmentSettings:
     """Gaussian blur, sigma 0.3 to 1.2 pixels."""
     noise_prob: float = 0.05
     """Gaussian noise, the same in all bands, sigma 2 to 10 grey levels."""
+    jpeg_prob: float = 0.0
+    """The artefacts of JPEG at quality 30 to 90."""
+    on_device: Literal["auto", "always", "never"] = "auto"
+    """Colour, blur and noise are done by the batch in torch: auto, where training is on a GPU."""
+    paste_prob: float = 0.0
+    """Tiny objects of other training images are pasted where nothing is labelled."""
+    paste_max: int = 8
+    """Most objects pasted on one sample."""
+    paste_px: float = 32.0
+    """Objects whose longer side is more, in pixels of their own image, are not pasted."""
     min_box_px: float = 2.0
     """A box whose shorter side is less, in pixels of the sample, is lost."""
     min_visibility: float = 0.25
@@ -73,6 +83,11 @@ class AugmentSettings:
             raise UsageError(
                 "min_box_px must be at least 0 and min_visibility lie in [0, 1], not "
                 f"{self.min_box_px} and {self.min_visibility}"
+            )
+        if self.paste_max < 1 or self.paste_px < 1:
+            raise UsageError(
+                "paste_max and paste_px must be at least 1, not "
+                f"{self.paste_max} and {self.paste_px}"
             )
         if not 0 <= self.translate <= 0.5:
             raise UsageError(f"translate must lie in [0, 0.5], not {self.translate}")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from rstinynet.data.augment import AugmentCounts
+from rstinynet.data.colour import Colour
+from rstinynet.data.colour_batch import recoloured_batch
 from rstinynet.data.dataset import Sample
 
 
@@ -32,13 +34,21 @@ class Batch:
     """Image ids."""
     counts: AugmentCounts
     """Summed over the samples."""
+    colours: list[Colour] | None = None
+    """B changes of colour that are still to be made; None: made already."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def images_on(self, device: torch.device) -> Tensor:
+        """(B, 3, H, W) uint8 RGB on `device`, the changes of colour made there."""
+        images = self.images.to(device, non_blocking=True)
+        return images if self.colours is None else recoloured_batch(images, self.colours)
+
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples of one size as a batch."""
+    colours = [sample.colour for sample in samples if sample.colour is not None]
     planes = np.stack([plane for sample in samples for plane in cv2.split(sample.image)])
     return Batch(
         images=torch.from_numpy(planes).view(len(samples), 3, *planes.shape[1:]),
@@ -48,4 +58,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         known=torch.from_numpy(np.stack([sample.known for sample in samples])),
         ids=[sample.id for sample in samples],
         counts=sum((sample.counts for sample in samples), AugmentCounts()),
+        colours=colours if len(colours) == len(samples) else None,
     )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from rstinynet.data.annotations import BoolArray, LabelledImage, LabelledSet
-from rstinynet.data.augment import AugmentCounts, AugmentSettings, Piece, augment
-from rstinynet.data.image import RgbArray, read_rgb
+from rstinynet.data.augment import AugmentCounts, AugmentSettings, Piece, arrange
+from rstinynet.data.cache import CACHE_BYTES, ImageCache, ImageSource
+from rstinynet.data.colour import Colour, compressed, draw_colour, recoloured
+from rstinynet.data.image import RgbArray
+from rstinynet.data.paste import PasteBank
 from rstinynet.detections import Float32Array, Int64Array
 from rstinynet.errors import DataError, UsageError
 
-CACHE_BYTES = 4 << 30
 _ORDER_STREAM = 0x6F726465
 
 
@@ -37,34 +37,8 @@ class Sample:
     known: BoolArray
     """(C,) classes of which every object here is labelled, so that the rest is background."""
     counts: AugmentCounts
-
-
-class ImageCache:
-    """Decoded images, kept until a bound in bytes is reached; safe to share between threads.
-
-    Nothing is thrown out: every epoch visits every image, so replacing one would only lose another.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._free = max_bytes
-        self._kept: dict[Path, RgbArray] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def read(self, path: Path) -> RgbArray:
-        """The image at `path`, read-only (H, W, 3) uint8 RGB; raises DataError as `read_rgb`."""
-        image = self._kept.get(path)
-        if image is not None:
-            return image
-        image = read_rgb(path)
-        image.flags.writeable = False
-        with self._lock:
-            if path not in self._kept and image.nbytes <= self._free:
-                self._kept[path] = image
-                self._free -= image.nbytes
-        return image
+    colour: Colour | None = None
+    """A change of colour that is still to be made; None: made already."""
 
 
 class TrainingSet:
@@ -81,15 +55,16 @@ class TrainingSet:
         seed: int = 0,
         *,
         class_balance: float = 0.0,
-        cache_bytes: int = CACHE_BYTES,
-        cache: ImageCache | None = None,
+        cache: ImageSource | None = None,
+        colour_later: bool = False,
     ) -> None:
         """Samples of `labelled`.
 
         `class_balance` is the threshold t of repeat-factor sampling (LVIS, arXiv:1908.03195,
         section 5): images of a class that is on a share f < t of all images are drawn
-        sqrt(t / f) times as often. 0 draws every image once an epoch. Decoded images are kept in
-        memory up to `cache_bytes`, or in `cache`, which several sets may share.
+        sqrt(t / f) times as often. 0 draws every image once an epoch. Images are read through
+        `cache`, which several sets may share; by default one in memory. `colour_later` leaves the
+        change of colour to be made by the batch, as `Sample.colour` says.
         """
         if not labelled.images:
             raise DataError("the training set has no images; give a split that has some")
@@ -99,10 +74,22 @@ class TrainingSet:
         self.settings = settings
         self.seed = seed
         self.class_balance = class_balance
-        self._cache = ImageCache(cache_bytes) if cache is None else cache
+        self.colour_later = colour_later
+        self._cache = ImageCache(CACHE_BYTES) if cache is None else cache
         self._weights = repeat_factors(labelled, class_balance)
         self._group_of, self._groups = _groups(labelled, self._weights)
         self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._bank = (
+            PasteBank(
+                labelled,
+                settings,
+                groups=self._group_of,
+                read=lambda row: self._piece(labelled.images[row]).image,
+                seed=seed,
+            )
+            if settings.paste_prob
+            else None
+        )
 
     def __len__(self) -> int:
         return len(self.labelled)
@@ -120,6 +107,7 @@ class TrainingSet:
             self.seed,
             class_balance=self.class_balance,
             cache=self._cache,
+            colour_later=self.colour_later,
         )
 
     def order(self, epoch: int) -> Int64Array:
@@ -134,15 +122,25 @@ class TrainingSet:
         if rng.random() < self.settings.mosaic_prob:
             chosen += self._partners(first, rng)
         images = [self.labelled.images[i] for i in chosen]
-        piece, counts = augment([self._piece(image) for image in images], self.settings, rng)
+        pieces = [self._piece(image) for image in images]
+        piece, counts = arrange(pieces, self.settings, rng)
+        if self._bank is not None and rng.random() < self.settings.paste_prob:
+            piece, pasted = self._bank.paste(piece, self._group_of[first], self.settings, rng)
+            counts += AugmentCounts(pasted=pasted)
+        colour = draw_colour(self.settings, rng)
+        if self.colour_later:
+            image, later = compressed(piece.image, colour.jpeg), replace(colour, jpeg=0)
+        else:
+            image, later = recoloured(piece.image, colour), None
         return Sample(
             id=images[0].id,
-            image=piece.image,
+            image=image,
             boxes=piece.boxes[~piece.crowd],
             labels=piece.labels[~piece.crowd],
             crowds=piece.boxes[piece.crowd],
             known=images[0].known & images[0].exhaustive,
             counts=counts,
+            colour=later,
         )
 
     def _partners(self, first: int, rng: np.random.Generator) -> list[int]:

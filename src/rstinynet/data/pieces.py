@@ -32,6 +32,8 @@ class AugmentCounts:
     """Less than `min_visibility` was left: ignored, or dropped under `cut_boxes="drop"`."""
     small: int = 0
     """A side fell below `min_box_px`: likewise."""
+    pasted: int = 0
+    """Objects of other images that were added."""
 
     def __add__(self, other: AugmentCounts) -> AugmentCounts:
         pairs = zip(astuple(self), astuple(other), strict=True)

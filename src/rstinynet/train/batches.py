@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 
 import cv2
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.batch import Batch, collate
+from rstinynet.data.cache import open_cache
 from rstinynet.data.dataset import TrainingSet
 from rstinynet.errors import DataError
 from rstinynet.train.recipe import Recipe
@@ -23,14 +25,21 @@ from rstinynet.train.recipe import Recipe
 class Batches:
     """Batches from a given iteration on; a context manager that owns its threads."""
 
-    def __init__(self, labelled: LabelledSet, recipe: Recipe) -> None:
+    def __init__(self, labelled: LabelledSet, recipe: Recipe, *, device: str = "cpu") -> None:
         if not labelled.images:
             raise DataError("the training split has no images; training needs at least one")
         self.batch = min(recipe.batch, len(labelled))
         self.per_epoch = len(labelled) // self.batch
         """Batches in an epoch; images left over wait for another epoch's order."""
+        folder = None if recipe.cache_dir is None else Path(recipe.cache_dir)
+        on_device = recipe.augment.on_device
         self._with_mosaic = TrainingSet(
-            labelled, recipe.augment, recipe.seed, class_balance=recipe.class_balance
+            labelled,
+            recipe.augment,
+            recipe.seed,
+            class_balance=recipe.class_balance,
+            cache=open_cache(recipe.cache, gib=recipe.cache_gib, folder=folder),
+            colour_later=on_device == "always" or (on_device == "auto" and device != "cpu"),
         )
         self._plain = self._with_mosaic.with_settings(replace(recipe.augment, mosaic_prob=0.0))
         self._threads = recipe.workers

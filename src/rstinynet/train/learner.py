@@ -93,7 +93,7 @@ class Learner:
 
     def images(self, batch: Batch) -> Tensor:
         """The batch as the model takes it: (B, 3, H, W) float in [0, 1]."""
-        x_BCHW = batch.images.to(self.device, non_blocking=True).float() / 255
+        x_BCHW = batch.images_on(self.device).float() / 255
         return x_BCHW.contiguous(memory_format=torch.channels_last)
 
     def hold_backbone(self, frozen: bool) -> None:

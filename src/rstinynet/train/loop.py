@@ -74,7 +74,7 @@ class Trainer:
         if self.train_set.categories != self.val_set.categories:
             raise DataError(f"{job.data}: the train and val splits have different categories")
         self.outcome = Outcome(job, train_set=self.train_set, val_set=self.val_set)
-        self.batches = Batches(self.train_set, self.recipe)
+        self.batches = Batches(self.train_set, self.recipe, device=job.device)
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.epochs * self.per_epoch
         self.warmup = schedule.warmup_length(self.recipe, self.per_epoch)
@@ -238,6 +238,7 @@ class Trainer:
             "objects": self.objects.kept,
             "ignored_cut": self.objects.cut,
             "ignored_small": self.objects.small,
+            "pasted": self.objects.pasted,
             **dict(zip(LOSSES, means, strict=True)),
         }
         measured = None

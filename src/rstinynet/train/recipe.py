@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from rstinynet.data.augment import AugmentSettings
+from rstinynet.data.cache import CacheKind
 from rstinynet.errors import UsageError
 from rstinynet.loss.settings import LossSettings
 
@@ -78,6 +79,12 @@ class Recipe:
     """Repeat-factor sampling's threshold: images of classes rarer than this come more often."""
     workers: int = 2
     """Threads that prepare batches."""
+    cache: CacheKind = "memory"
+    """Where decoded training images are kept, so that each is decoded once."""
+    cache_gib: float = 4.0
+    """Most that the cache holds, GiB; images beyond are decoded each time."""
+    cache_dir: str | None = None
+    """Folder of the disk cache, which runs may share; None: in the user's cache folder."""
     log_every: int = 20
     """Batches between two log lines."""
     inference_scale: float | None = None
@@ -125,6 +132,8 @@ class Recipe:
             ("val_every", self.val_every >= 0, "0 or more"),
             ("val_images", (self.val_images or 1) >= 1, "at least 1, or none"),
             ("workers", self.workers >= 1, "at least 1"),
+            ("cache", self.cache in ("none", "memory", "disk"), "none, memory or disk"),
+            ("cache_gib", self.cache_gib > 0, "positive"),
             ("log_every", self.log_every >= 1, "at least 1"),
             ("inference_scale", (self.inference_scale or 1) > 0, "positive, or none"),
             ("lr_step", self.lr_step in ("batch", "epoch"), "batch or epoch"),

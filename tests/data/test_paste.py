@@ -1,0 +1,140 @@
+"""Pasted objects lie on their pixels, cover nothing, and are of classes that are known there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from rstinynet.boxes import pairwise_iou
+from rstinynet.data.augment import AugmentSettings
+from rstinynet.data.dataset import TrainingSet
+from rstinynet.data.folder import open_split
+from rstinynet.data.paste import POOL, PasteBank
+from rstinynet.data.pieces import PAD, Piece
+from rstinynet.data.synthetic import make_synthetic
+
+PLAIN = AugmentSettings(
+    imgsz=128,
+    mosaic_prob=0,
+    scale=(1, 1),
+    hsv=(0, 0, 0),
+    grey_prob=0,
+    contrast_prob=0,
+    blur_prob=0,
+    noise_prob=0,
+    paste_prob=1.0,
+    min_box_px=1,
+)
+
+
+@pytest.fixture
+def squares(tmp_path):
+    """Images of black ground, with white objects of class 0 and green ones of class 1."""
+    make_synthetic(tmp_path, images=3, size=128)
+    labelled = open_split(tmp_path, "train")
+    images = []
+    for number, image in enumerate(labelled.images):
+        pixels = np.zeros((128, 128, 3), np.uint8)
+        boxes = np.array([[10, 12, 20, 20], [60, 60, 68, 72], [100, 30, 106, 36]], np.float32)
+        labels = np.array([0, 1, 1])
+        for (left, top, right, bottom), label in zip(boxes.astype(int), labels, strict=True):
+            pixels[top:bottom, left:right] = (0, 255, 0) if label else 255
+        cv2.imwrite(str(image.path), pixels[..., ::-1])
+        images.append(
+            dataclasses.replace(
+                image,
+                boxes=boxes,
+                labels=labels,
+                areas=np.full(3, 80.0),
+                crowd=np.array([False, False, number == 0]),
+            )
+        )
+    return dataclasses.replace(labelled, images=tuple(images))
+
+
+def test_pasted_objects_are_on_their_pixels_and_cover_nothing(squares):
+    samples = TrainingSet(squares, PLAIN, 1)
+    pasted = 0
+    for epoch in range(12):
+        for index in range(3):
+            sample = samples.sample(epoch, index)
+            pasted += sample.counts.pasted
+            everything = np.concatenate([sample.boxes, sample.crowds])
+            assert len(sample.boxes) == sample.counts.kept + sample.counts.pasted
+            overlaps = pairwise_iou(everything, everything) - np.eye(len(everything))
+            assert overlaps.max() < 1e-6
+            for box, label in zip(sample.boxes, sample.labels, strict=True):
+                left, top, right, bottom = box.astype(int)
+                inside = sample.image[top:bottom, left:right]
+                assert (inside == ((0, 255, 0) if label else 255)).all()
+            assert (sample.boxes >= 0).all()
+            assert (sample.boxes <= 128).all()
+    assert pasted > 50
+
+
+@pytest.mark.parametrize("fit", ["native", "letterbox"])
+def test_partly_labelled_images_lend_only_to_those_that_know_the_same(tmp_path, fit):
+    make_synthetic(tmp_path, images=8, size=96, partial=True)
+    settings = dataclasses.replace(PLAIN, imgsz=96, fit=fit, paste_px=40, scale=(0.5, 1))
+    samples = TrainingSet(open_split(tmp_path, "train"), settings)
+    pasted = 0
+    for index in range(len(samples)):
+        sample = samples.sample(0, index)
+        assert sample.known[sample.labels].all()
+        pasted += sample.counts.pasted
+    assert pasted
+
+
+def test_a_crowded_or_padded_sample_and_a_set_without_objects_get_nothing(squares):
+    nothing = np.zeros(0, np.int64)
+    empty = np.zeros((0, 4), np.float32)
+    grey = np.full((128, 128, 3), PAD, np.uint8)
+    full = Piece(
+        grey * 0, np.array([[0, 0, 128, 128]], np.float32), np.zeros(1, int), np.ones(1, bool)
+    )
+    padded = Piece(grey, empty, nothing, nothing.astype(bool))
+    bank = PasteBank(squares, PLAIN, groups=[0, 0, 0], read=lambda row: grey, seed=0)
+    for sample in (full, padded):
+        result, count = bank.paste(sample, 0, PLAIN, np.random.default_rng())
+        assert count == 0
+        np.testing.assert_array_equal(result.image, sample.image)
+    small = dataclasses.replace(PLAIN, paste_px=3)
+    bank = PasteBank(squares, small, groups=[0, 0, 0], read=lambda row: grey, seed=0)
+    assert bank.paste(padded, 0, small, np.random.default_rng())[1] == 0
+
+
+def test_the_pool_is_bounded_and_each_object_is_read_once(squares):
+    image = squares.images[0]
+    grid = np.array([[x, y, x + 4, y + 4] for x in range(4, 600, 16) for y in range(4, 600, 16)])
+    count = len(grid)
+    assert count > POOL
+    image = dataclasses.replace(
+        image,
+        width=640,
+        height=640,
+        boxes=grid.astype(np.float32),
+        labels=np.zeros(count, int),
+        areas=np.full(count, 16.0),
+        crowd=np.zeros(count, bool),
+    )
+    read = []
+
+    def pixels(row):
+        read.append(row)
+        return np.full((640, 640, 3), 9, np.uint8)
+
+    labelled = dataclasses.replace(squares, images=(image,))
+    bank = PasteBank(labelled, PLAIN, groups=[0], read=pixels, seed=0)
+    empty = Piece(
+        np.zeros((128, 128, 3), np.uint8),
+        grid[:0].astype(np.float32),
+        np.zeros(0, int),
+        np.zeros(0, bool),
+    )
+    rng = np.random.default_rng(0)
+    total = sum(bank.paste(empty, 0, PLAIN, rng)[1] for _ in range(800))
+    assert total > 2000
+    assert 400 < len(read) <= POOL
