@@ -1,13 +1,17 @@
-"""COCO results files: lists of {image_id, category_id, bbox, score}, read and written."""
+"""COCO results files: lists of {image_id, category_id, bbox, score}, read and written.
+
+Reading holds a few megabytes of the file at a time, whatever its size; what is kept of a detection
+are 48 bytes, and of a large file these wait on disk until their images are scored.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +19,16 @@ import numpy.typing as npt
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.detections import Detections, Int64Array
 from rstinynet.errors import DataError
-from rstinynet.files import write_bytes
+from rstinynet.evaluate.entries import ROW, Ids, entries_of, rows_of
+from rstinynet.files import replacing
+
+LARGE_FILE = 128 * 2**20
+"""Bytes of a results file from which its detections wait on disk instead of in memory."""
+PART = 16 * 2**20
+"""Bytes of detections that are taken back from disk at a time."""
+_BYTES_OF_ENTRY = 100
+"""About what an entry takes in JSON: only the number of parts depends on it."""
+Rows = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,102 +49,158 @@ class CocoDetections:
         return len(self.boxes_xywh)
 
 
+class StoredResults:
+    """The detections of a results file, by position of their image among those sorted by id.
+
+    Small files are held in memory, large ones in a temporary folder that goes with the object.
+    """
+
+    def __init__(self, blocks: Iterator[Rows], *, images: int, parts: int) -> None:
+        self._images = images
+        self._edges = np.linspace(0, images, min(parts, max(images, 1)) + 1).astype(np.int64)
+        self._held: Rows | None = None
+        self._folder: Path | None = None
+        self.count = 0
+        """Detections in the file."""
+        if len(self._edges) == 2:
+            rows = list(blocks)
+            held = np.concatenate(rows) if rows else np.zeros(0, ROW)
+            self._held = held[np.argsort(held["image"], kind="stable")]
+            self.count = len(held)
+        else:
+            folder = tempfile.TemporaryDirectory(prefix="rstinynet-val-")
+            self._clean = weakref.finalize(self, folder.cleanup)
+            self._folder = Path(folder.name)
+            for block in blocks:
+                self._put_away(block)
+
+    def _put_away(self, block: Rows) -> None:
+        assert self._folder is not None
+        self.count += len(block)
+        # Results mostly come image by image, so that few parts are touched by a block.
+        part = np.searchsorted(self._edges, block["image"], side="right") - 1
+        for number in np.unique(part).tolist():
+            with (self._folder / f"{number}.rows").open("ab") as file:
+                file.write(block[part == number].tobytes())
+
+    def parts(self) -> Iterator[tuple[int, int, StoredRows]]:
+        """All images in order: first position, position after the last, detections by image."""
+        for number, (first, last) in enumerate(
+            zip(self._edges[:-1].tolist(), self._edges[1:].tolist(), strict=True)
+        ):
+            if self._held is not None:
+                rows = self._held
+            else:
+                assert self._folder is not None
+                file = self._folder / f"{number}.rows"
+                rows = np.fromfile(file, ROW) if file.is_file() else np.zeros(0, ROW)
+                rows = rows[np.argsort(rows["image"], kind="stable")]
+            yield first, last, StoredRows(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Columns of stored detections."""
+
+    rows: Rows
+
+    @property
+    def image(self) -> npt.NDArray[np.int32]:
+        """(N,) position of the image, ascending."""
+        return self.rows["image"]
+
+    @property
+    def label(self) -> npt.NDArray[np.int32]:
+        """(N,) class index."""
+        return self.rows["label"]
+
+    @property
+    def xywh(self) -> npt.NDArray[np.float64]:
+        """(N, 4) left, top, width, height in pixels."""
+        return self.rows["xywh"]
+
+    @property
+    def score(self) -> npt.NDArray[np.float64]:
+        """(N,)"""
+        return self.rows["score"]
+
+    def cut(self, held: slice) -> StoredRows:
+        """Some of the rows."""
+        return StoredRows(self.rows[held])
+
+
+def open_results(path: Path | str, labelled: LabelledSet) -> StoredResults:
+    """The detections of a COCO results file made on the images of `labelled`, ready to be scored.
+
+    Raises DataError as `read_results` does.
+    """
+    try:
+        size = Path(path).stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"a results file must be readable; {path} is not: {error.strerror}"
+        ) from error
+    parts = 1
+    if size >= LARGE_FILE:
+        parts = 1 + size * ROW.itemsize // (_BYTES_OF_ENTRY * PART)
+    return StoredResults(_blocks(Path(path), labelled), images=len(labelled), parts=parts)
+
+
 def read_results(path: Path | str, labelled: LabelledSet) -> dict[int, CocoDetections]:
     """Detections by image id, of a COCO results file made on the images of `labelled`.
 
-    Raises DataError, naming the entry, for a file that cannot be read, an image or category that
-    the set lacks, and boxes or scores that are not finite numbers.
+    Raises DataError, naming the file, the entry and the value, for a file that cannot be read, an
+    image or category that the set lacks, and boxes or scores that are not finite numbers.
     """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        reason = error.strerror
-        raise DataError(f"a results file must be readable; {path} is not: {reason}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"a results file must be JSON; {path} is not: {error}") from error
-    if not isinstance(content, list):
-        raise DataError(
-            f"a results file must hold a list of detections; {path} holds a "
-            f"{type(content).__name__}: give the detections, not the annotations"
-        )
-    label_of = {category.id: at for at, category in enumerate(labelled.categories)}
-    images = {image.id for image in labelled.images}
-    rows: dict[int, list[tuple[list[float], float, int]]] = {}
-    for at, entry in enumerate(content):
-        where = f"{path}, entry {at}"
-        image_id, category_id, bbox, score = _fields(entry, where)
-        if image_id not in images:
-            raise DataError(
-                f"image_id must be one of the split's images; {where} has {image_id!r}: were the "
-                "results made on another split?"
-            )
-        if category_id not in label_of:
-            raise DataError(
-                f"category_id must be one of {sorted(label_of)}; {where} has {category_id!r}: "
-                "results use the annotation file's ids, not positions"
-            )
-        rows.setdefault(image_id, []).append((bbox, score, label_of[category_id]))
+    blocks = list(_blocks(Path(path), labelled))
+    rows = np.concatenate(blocks) if blocks else np.zeros(0, ROW)
+    rows = rows[np.argsort(rows["image"], kind="stable")]
+    ids = sorted(image.id for image in labelled.images)
+    there, starts = np.unique(rows["image"], return_index=True)
     return {
-        image_id: CocoDetections(
-            np.array([bbox for bbox, _, _ in found], np.float64),
-            np.array([score for _, score, _ in found], np.float64),
-            np.array([label for _, _, label in found], np.int64),
+        ids[position]: CocoDetections(
+            part["xywh"].copy(), part["score"].copy(), part["label"].astype(np.int64)
         )
-        for image_id, found in rows.items()
+        for position, part in zip(there.tolist(), np.split(rows, starts[1:]), strict=False)
     }
 
 
-def write_results(path: Path | str, found: Mapping[int, Detections], labelled: LabelledSet) -> None:
+def _blocks(path: Path, labelled: LabelledSet) -> Iterator[Rows]:
+    ids = Ids.of(
+        sorted(image.id for image in labelled.images),
+        [category.id for category in labelled.categories],
+    )
+    for first, entries in entries_of(path):
+        yield rows_of(entries, ids, where=path, first=first)
+
+
+def write_results(
+    path: Path | str, found: Mapping[int, Detections | CocoDetections], labelled: LabelledSet
+) -> None:
     """Write `found` by image id as a COCO results file with the set's category ids, unrounded."""
     ids = [category.id for category in labelled.categories]
-    entries = []
-    for image_id in sorted(found):
-        detections = found[image_id]
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write("[")
+        separator = ""
+        for image_id in sorted(found):
+            for entry in _written(image_id, found[image_id], ids):
+                file.write(separator + entry)
+                separator = ",\n"
+        file.write("]\n")
+
+
+def _written(
+    image_id: int, detections: Detections | CocoDetections, ids: Sequence[int]
+) -> Iterator[str]:
+    if isinstance(detections, CocoDetections):
+        boxes = detections.boxes_xywh
+    else:
         boxes = detections.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
-        for bbox, score, label in zip(
-            boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
-        ):
-            entries.append(
-                {"image_id": image_id, "category_id": ids[label], "bbox": bbox, "score": score}
-            )
-    lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in entries)
-    write_bytes(path, f"[{lines}]\n".encode())
-
-
-def _fields(entry: Any, where: str) -> tuple[int, int, list[float], float]:
-    if not isinstance(entry, dict):
-        raise DataError(f"a detection must be an object, not {type(entry).__name__}: {where}")
-    missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
-    if missing:
-        raise DataError(f"a detection must have {', '.join(missing)}; {where} does not")
-    bbox, score = entry["bbox"], entry["score"]
-    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_finite, bbox))):
-        raise DataError(
-            f"bbox must be four finite numbers (left, top, width, height); {where} has {bbox!r}"
+    for bbox, score, label in zip(
+        boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+    ):
+        yield json.dumps(
+            {"image_id": image_id, "category_id": ids[label], "bbox": bbox, "score": score},
+            allow_nan=False,
         )
-    if bbox[2] < 0 or bbox[3] < 0:
-        raise DataError(f"width and height must not be negative; {where} has {bbox!r}")
-    if not _finite(score):
-        raise DataError(f"score must be a finite number; {where} has {score!r}")
-    return (
-        _whole(entry["image_id"], "image_id", where),
-        _whole(entry["category_id"], "category_id", where),
-        [float(value) for value in bbox],
-        float(score),
-    )
-
-
-def _whole(value: Any, key: str, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(f"{key} must be a whole number; {where} has {value!r}")
-    return value
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
