@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rstinynet.data.annotations import LabelledSet
     from rstinynet.detections import Detections
+    from rstinynet.evaluate.study import Study, Wanted
     from rstinynet.scenes.detector import Detector
 
 
@@ -26,16 +27,52 @@ def val(
     predictions: Annotated[
         Path | None, typer.Option(help="Score this COCO results file instead of a model.")
     ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Put this COCO results file of another detector beside it.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="aitod, aitod-v2, coco, voc-area, voc-11 or dior.")
+    ] = "aitod",
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Errors by kind and size, and a confusion matrix.")
+    ] = False,
+    per_scene: Annotated[
+        bool, typer.Option("--per-scene", help="Numbers of each scene, by the images' names.")
+    ] = False,
+    scene_pattern: Annotated[
+        str | None,
+        typer.Option(help="Expression whose first group in a file's stem names the scene."),
+    ] = None,
+    scene_field: Annotated[
+        str | None, typer.Option(help="Field of the image records that names the scene.")
+    ] = None,
+    gsd: Annotated[
+        float | None,
+        typer.Option(help="Metres a pixel of images whose record has no gsd_m."),
+    ] = None,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Precision-recall curves in the JSON.")
+    ] = False,
+    plots: Annotated[
+        Path | None, typer.Option(help="Draw the curves into this folder, with curves.json.")
+    ] = None,
     save_predictions: Annotated[
         Path | None, typer.Option(help="Write what the model found as a COCO results file.")
     ] = None,
     conf: Annotated[float, typer.Option(help="Lowest confidence of a detection.")] = 0.001,
+    confusion_conf: Annotated[
+        float, typer.Option(help="Lowest confidence in the confusion matrix.")
+    ] = 0.25,
     iou: Annotated[
         float, typer.Option(help="Overlap above which the weaker of two boxes is dropped.")
     ] = 0.6,
     max_det: Annotated[
-        int, typer.Option(help="Most detections of each class on an image in the score.")
-    ] = 1500,
+        int | None,
+        typer.Option(
+            help="Most detections of each class on an image in the score; default: the protocol's.",
+            show_default=False,
+        ),
+    ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Resize factor of images; default: the weights' own.")
     ] = None,
@@ -45,51 +82,129 @@ def val(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Print AI-TOD's seven numbers and each class's on a labelled split."""
+    """Score a model, or any detector's results file, in a protocol's numbers, and say why it errs.
+
+    Numbers are those of AI-TOD's protocol by default; what they rest on is printed with them.
+    """
     import json
 
     from rich.console import Console
 
     from rstinynet.data.folder import open_split
     from rstinynet.data.formats.coco import require_annotations
-    from rstinynet.evaluate.coco import evaluate
-    from rstinynet.evaluate.report import table
+    from rstinynet.evaluate.protocols import protocol_named
+    from rstinynet.evaluate.results import open_results, write_results
+    from rstinynet.evaluate.study import study
 
+    rules = protocol_named(protocol).with_max_det(max_det)
     _check(model, predictions, save_predictions)
-    _check_numbers(batch=batch, max_det=max_det, scale=scale, iou=iou)
+    _check_numbers(batch=batch, scale=scale, iou=iou, confusion_conf=confusion_conf)
     messages = Console(stderr=True)
     labelled = require_annotations(open_split(data, split), source=data)
+    wanted = _wanted(
+        labelled,
+        (data, split),
+        scenes=(per_scene, scene_pattern, scene_field),
+        gsd=gsd,
+        also={
+            "protocol": rules,
+            "errors": errors,
+            "confusion_conf": confusion_conf,
+            "curves": curves or plots is not None,
+        },
+    )
+    # Read first, so that a bad file does not cost the run of a model.
+    other = None if compare is None else study(labelled, open_results(compare, labelled), wanted)
     extra: dict[str, Any] = {"data": str(data), "split": split}
     if predictions is not None:
-        from rstinynet.evaluate.results import read_results
-
-        evaluation = evaluate(labelled, read_results(predictions, labelled), max_det=max_det)
+        made = study(labelled, open_results(predictions, labelled), wanted)
         extra["predictions"] = str(predictions)
     else:
-        from rstinynet.evaluate.results import write_results
         from rstinynet.evaluate.run import detector_cap
         from rstinynet.scenes.detector import Detector
 
         assert model is not None
         detector = Detector.load(model, device=device)
-        cap = detector_cap(max_det)
+        # VOC counts every detection, but a detector must stop somewhere.
+        cap = detector_cap(rules.limit) if rules.max_dets else detector_cap(1)
         options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scale}
         found, missing = _find(detector, labelled, options, batch=batch, messages=messages)
         if save_predictions is not None:
             write_results(save_predictions, found, labelled)
-        evaluation = evaluate(labelled, found, max_det=max_det)
+        made = study(labelled, found, wanted)
         extra |= {"model": model, "architecture": detector.metadata.model}
         extra |= {"conf": conf, "iou": iou, "max_det_of_image": cap}
         extra |= {"classes_missing_in_model": missing}
         extra["scale"] = detector.metadata.scale if scale is None else scale
-    report = evaluation.as_dict()
+    report = made.as_dict()
     report["settings"] |= extra
     report["settings"]["annotations_sha256"] = labelled.fingerprint
+    names = [Path(str(predictions if predictions is not None else model)).name]
+    if plots is not None:
+        for path in made.plot(plots):
+            messages.print(f"written: {path}")
+    if other is not None:
+        from rstinynet.evaluate.side_by_side import compared
+
+        names.append(Path(str(compare)).name)
+        theirs = other.as_dict()
+        report["compared"] = compared(made, other) | {"with": str(compare), "other": theirs}
     if json_:
         print(json.dumps(report, allow_nan=False))
     else:
-        name = Path(str(predictions if predictions is not None else model)).name
-        Console().print(table(evaluation, title=f"{name} on {data.name}, {split}"))
+        _print(made, other, names, on=f"{data.name}, {split}")
+
+
+def _print(made: Study, other: Study | None, names: list[str], *, on: str) -> None:
+    from rich.console import Console
+
+    from rstinynet.evaluate import report
+    from rstinynet.evaluate.side_by_side import tables
+
+    console = Console()
+    protocol = made.evaluation.protocol
+    for name, each in zip(names, (made, other), strict=False):
+        assert each is not None
+        console.print(report.table(each.evaluation, title=f"{name} on {on}"))
+        console.print(report.recall_table(each.evaluation))
+        if each.scenes is not None:
+            console.print(report.scene_table(each.scenes, protocol))
+        if each.density is not None:
+            console.print(report.density_table(each.density, protocol.ious[0]))
+        if each.errors is not None:
+            console.print(report.error_table(each.errors))
+        if each.confusion is not None:
+            console.print(report.confusion_table(each.confusion))
+    if other is not None:
+        for table in tables(made, other, names=(names[0], names[1])):
+            console.print(table)
+
+
+def _wanted(
+    labelled: LabelledSet,
+    where: tuple[Path, str],
+    *,
+    scenes: tuple[bool, str | None, str | None],
+    gsd: float | None,
+    also: dict[str, Any],
+) -> Wanted:
+    from rstinynet.data.folder import annotation_file
+    from rstinynet.data.split import by_scene
+    from rstinynet.errors import UsageError
+    from rstinynet.evaluate.fields import by_field, scales
+    from rstinynet.evaluate.study import Wanted
+
+    per_scene, pattern, field = scenes
+    if pattern is not None and field is not None:
+        raise UsageError("give either --scene-pattern or --scene-field, not both")
+    annotations = annotation_file(*where)
+    scene_of = None
+    if field is not None:
+        scene_of = by_field(annotations, field)
+    elif per_scene or pattern is not None:
+        scene_of = by_scene(pattern)
+    known = scales(annotations, [image.id for image in labelled.images], default=gsd)
+    return Wanted(scene_of=scene_of, gsd_m=known, **also)
 
 
 def _check(
@@ -105,14 +220,14 @@ def _check(
         raise UsageError("--save-predictions writes what a model found; give it with --model")
 
 
-def _check_numbers(*, batch: int, max_det: int, scale: float | None, iou: float) -> None:
+def _check_numbers(*, batch: int, scale: float | None, iou: float, confusion_conf: float) -> None:
     from rstinynet.errors import UsageError
 
-    if not 0 <= iou <= 1:
-        raise UsageError(f"--iou must lie in [0, 1], not {iou}")
-    for name, value in {"--batch": batch, "--max-det": max_det}.items():
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, not {value}")
+    for name, share in {"--iou": iou, "--confusion-conf": confusion_conf}.items():
+        if not 0 <= share <= 1:
+            raise UsageError(f"{name} must lie in [0, 1], not {share}")
+    if batch < 1:
+        raise UsageError(f"--batch must be at least 1, not {batch}")
     if scale is not None and not 0 < scale <= 16:
         raise UsageError(f"--scale must be above 0 and at most 16, not {scale}")
 

@@ -7,9 +7,12 @@ exhaustively labelled an unmatched detection is ignored instead of counted as fa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol as Typed
+
 from rstinynet.data.annotations import LabelledSet
-from rstinynet.evaluate.columns import Found, chunks
-from rstinynet.evaluate.match import match
+from rstinynet.evaluate.columns import Chunk, Found, chunks
+from rstinynet.evaluate.match import Matches, match
 from rstinynet.evaluate.protocols import AITOD, Protocol
 from rstinynet.evaluate.records import Records
 from rstinynet.evaluate.scores import (
@@ -35,6 +38,7 @@ __all__ = [
     "ClassScores",
     "Evaluation",
     "Scores",
+    "Watcher",
     "evaluate",
     "evaluation_of",
     "match_all",
@@ -57,14 +61,25 @@ def evaluate(
     return evaluation_of(match_all(labelled, found, protocol.with_max_det(max_det)), labelled)
 
 
-def match_all(labelled: LabelledSet, found: Found, protocol: Protocol) -> Records:
+class Watcher(Typed):
+    """Something that counts while everything is matched."""
+
+    def add(self, chunk: Chunk, matches: Matches) -> None:
+        """Take in one chunk; chunks come in the order of their images."""
+
+
+def match_all(
+    labelled: LabelledSet, found: Found, protocol: Protocol, *, watchers: Sequence[Watcher] = ()
+) -> Records:
     """Match everything `found`, part by part, and keep what scores need.
 
     Raises DataError as `evaluate` does.
     """
     records = Records(protocol, classes=len(labelled.categories), images=len(labelled))
     for chunk in chunks(labelled, found):
-        records.add(chunk, match(chunk, protocol))
+        matches = match(chunk, protocol)
+        for each in (records, *watchers):
+            each.add(chunk, matches)
     return records
 
 

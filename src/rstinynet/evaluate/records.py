@@ -55,12 +55,29 @@ class ClassRecords:
 
     def on(self, images: BoolArray) -> ClassRecords:
         """Those of the images that are marked by position (I,)."""
-        mine, there = images[self.image], images[self.objects]
-        return ClassRecords(
-            score=self.score[mine], image=self.image[mine], rank=self.rank[mine],
-            out=self.out[mine], near=self.near[mine], hit=self.hit, ignored=self.ignored,
-            iou=self.iou, objects=self.objects[there], sizes=self.sizes[there],
-        )  # fmt: skip
+        return self.parted(np.where(images, 0, 1), count=1)[0]
+
+    def parted(self, group: IntArray, *, count: int) -> list[ClassRecords]:
+        """Those of the images of each group from 0 to `count`; `group` (I,) by position."""
+        mine, there = group[self.image], group[self.objects]
+        order = np.argsort(mine, kind="stable")
+        ends = np.searchsorted(mine[order], np.arange(count + 1))
+        parts = []
+        for number in range(count):
+            rows = order[ends[number] : ends[number + 1]]
+            objects = there == number
+            near = self.near[rows]
+            table = near[near >= 0]
+            near[near >= 0] = np.arange(len(table))
+            parts.append(
+                ClassRecords(
+                    score=self.score[rows], image=self.image[rows], rank=self.rank[rows],
+                    out=self.out[rows], near=near, hit=self.hit[table],
+                    ignored=self.ignored[table], iou=self.iou[table],
+                    objects=self.objects[objects], sizes=self.sizes[objects],
+                )
+            )  # fmt: skip
+        return parts
 
     def count(self, size: int = 0) -> int:
         """Objects of a size that are to be found."""

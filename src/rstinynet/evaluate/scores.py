@@ -192,6 +192,8 @@ def class_arrays(records: ClassRecords, protocol: Protocol) -> ClassArrays:
 def values_of(arrays: Sequence[ClassArrays], protocol: Protocol) -> dict[str, float]:
     """Every number of `protocol`, mean over those of the classes that have objects."""
     values: dict[str, float] = {}
+    if not arrays:
+        return values
     if protocol.matching == "voc":
         ways = zip(protocol.interpolations, protocol.figures, strict=True)
         by_key = {key: _mean([each.ap[way] for each in arrays]) for way, key in ways}
@@ -219,6 +221,8 @@ def values_of(arrays: Sequence[ClassArrays], protocol: Protocol) -> dict[str, fl
 
 def recalls_of(arrays: Sequence[ClassArrays], protocol: Protocol) -> dict[int, float]:
     """Recall by limit of detections, mean over thresholds and classes that have objects."""
+    if not arrays:
+        return dict.fromkeys(protocol.max_dets, math.nan)
     recall = np.stack([each.recall for each in arrays], axis=-1)
     return {limit: _mean(recall[:, 0, at]) for at, limit in enumerate(protocol.max_dets)}
 
