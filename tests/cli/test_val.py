@@ -169,3 +169,76 @@ def test_results_of_another_split_and_images_of_another_size_are_data_errors(
     outcome = run("--data", tmp_path, "--model", weights, "--device", "cpu")
     assert isinstance(outcome.exception, DataError)
     assert "size of its annotations" in str(outcome.exception)
+
+
+@pytest.mark.parametrize("protocol", ["aitod", "aitod-v2", "coco", "voc-area", "voc-11", "dior"])
+def test_every_protocol_says_its_rules_beside_its_numbers(data, tmp_path, protocol):
+    found = results_file(tmp_path / "dets.json", [(*entry, 0.5) for entry in TRUTH])
+    arguments = ("--data", data, "--predictions", found, "--protocol", protocol)
+    report = json.loads(run(*arguments, "--json").stdout)
+    assert report["settings"]["protocol_name"] == protocol
+    assert report["ap50"] == report["ar"] == 1
+    assert report["olrp"] == 0
+    assert f"{report['settings']['protocol']} protocol" in run(*arguments).stdout
+
+
+def test_errors_scenes_scale_and_plots_are_printed_and_written(data, tmp_path):
+    found = results_file(tmp_path / "dets.json", [(*TRUTH[0], 0.9), (9, 7, [40, 8, 6, 6], 0.8)])
+    less = results_file(tmp_path / "less.json", [(*TRUTH[1], 0.7)])
+    arguments = ("--data", data, "--predictions", found, "--compare", less, "--errors")
+    arguments += ("--per-scene", "--gsd", 0.5, "--plots", tmp_path / "plots")
+    outcome = run(*arguments, "--json")
+    assert outcome.exception is None
+    report = json.loads(outcome.stdout)
+    assert report["errors"]["kinds"]["class"]["count"] == 1
+    assert set(report["per_scene"]) == {"4", "9", "12"}
+    assert report["density"]["per_class"]["ship"]["km2"] > 0
+    assert report["confusion"]["counts"][0] == [1, 1, 0]
+    theirs = report["compared"]["other"]
+    difference = report["compared"]["difference"]["ap50"]
+    assert difference == pytest.approx(report["ap50"] - theirs["ap50"])
+    assert (tmp_path / "plots" / "precision_recall_050.png").is_file()
+    text = run(*arguments).stdout
+    for part in ("Why it errs", "By scene", "Confusion", "km²", "side by side", "less.json"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"image_id": 77}, "entry 1 has 77"),
+        ({"category_id": 1}, "entry 1 has 1"),
+        ({"score": float("nan")}, "entry 1 has nan"),
+        ({"bbox": [0, 0, -5, 5]}, "[0, 0, -5, 5]"),
+        ({"bbox": "none"}, "'none'"),
+    ],
+)
+def test_bad_results_end_with_file_entry_value_and_code_3(data, tmp_path, change, named):
+    good = {"image_id": 4, "category_id": 3, "bbox": [5, 5, 10, 10], "score": 0.5}
+    path = tmp_path / "dets.json"
+    path.write_text(json.dumps([good, good | change]))
+    error = run("--data", data, "--predictions", path).exception
+    assert isinstance(error, DataError)
+    assert error.exit_code == 3
+    assert named in str(error)
+    assert "dets.json, entry 1" in str(error)
+
+
+def test_doubled_annotation_ids_and_bad_options_are_named(data, tmp_path):
+    found = results_file(tmp_path / "dets.json", [(*entry, 0.5) for entry in TRUTH])
+    content = json.loads((data / "val.json").read_text())
+    content["annotations"][1]["id"] = content["annotations"][0]["id"]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(data / "images")
+    error = run("--data", tmp_path, "--predictions", found).exception
+    assert isinstance(error, DataError)
+    assert "two annotations have the id 1" in str(error)
+    for extra, message in [
+        (("--protocol", "voc"), "protocol must be one of"),
+        (("--gsd", -1), "--gsd must be above 0"),
+        (("--confusion-conf", 2), "--confusion-conf"),
+        (("--scene-field", "a", "--scene-pattern", "(b)"), "not both"),
+    ]:
+        error = run("--data", data, "--predictions", found, *extra).exception
+        assert isinstance(error, UsageError)
+        assert message in str(error)

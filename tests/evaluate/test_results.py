@@ -12,7 +12,7 @@ from rstinynet.data.annotations import Category, LabelledImage, LabelledSet
 from rstinynet.detections import Detections
 from rstinynet.errors import DataError
 from rstinynet.evaluate.coco import evaluate
-from rstinynet.evaluate.results import read_results, write_results
+from rstinynet.evaluate.results import CocoDetections, open_results, read_results, write_results
 
 
 @pytest.fixture
@@ -102,3 +102,98 @@ def test_a_file_of_another_form_is_refused(tmp_path, labelled, text, message):
         read_results(path, labelled)
     with pytest.raises(DataError, match="No such file"):
         read_results(tmp_path / "none.json", labelled)
+
+
+def entry(image_id=5, **change):
+    bbox = [1.5, 2, 9.75, 10]
+    return {"image_id": image_id, "category_id": 7, "bbox": bbox, "score": 0.5} | change
+
+
+@pytest.fixture
+def many(labelled):
+    image = labelled.images[0]
+    fields = {name: getattr(image, name) for name in LabelledImage.__slots__}
+    images = tuple(LabelledImage(**fields | {"id": at}) for at in range(40, 0, -3))
+    return LabelledSet(images=images, categories=labelled.categories, fingerprint="")
+
+
+@pytest.fixture
+def scattered(many, tmp_path):
+    """A file whose entries lie in no order, with nested values and commas in texts."""
+    rng = np.random.default_rng(0)
+    ids = [image.id for image in many.images]
+    entries = [
+        entry(
+            int(rng.choice(ids)),
+            score=float(rng.random()),
+            note="} , {",
+            segmentation={"size": [1, 2], "counts": [{"a": 1}, {"b": 2}]},
+        )
+        for _ in range(300)
+    ]
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(entries, indent=1))
+    return path, entries
+
+
+def test_a_file_read_in_small_blocks_is_the_same(many, scattered, monkeypatch):
+    path, entries = scattered
+    monkeypatch.setattr("rstinynet.evaluate.entries.BLOCK", 700)
+    found = read_results(path, many)
+    for image in many.images:
+        mine = [each["score"] for each in entries if each["image_id"] == image.id]
+        assert found.get(image.id, CocoDetections(None, [], None)).scores == pytest.approx(mine)
+
+
+def test_a_large_file_waits_on_disk_and_scores_the_same(many, scattered, monkeypatch):
+    path, entries = scattered
+    expected = evaluate(many, open_results(path, many)).as_dict()
+    assert expected == evaluate(many, read_results(path, many)).as_dict()
+    monkeypatch.setattr("rstinynet.evaluate.results.LARGE_FILE", 1)
+    monkeypatch.setattr("rstinynet.evaluate.results.PART", 1000)
+    stored = open_results(path, many)
+    folder = stored._folder
+    assert len(list(folder.iterdir())) > 5
+    assert stored.count == len(entries)
+    assert evaluate(many, stored).as_dict() == expected
+    del stored
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("block", [64, 2**18])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" + json.dumps(entry()) + ", " + json.dumps(entry())[:-30], "cut short"),
+        ("[" + json.dumps(entry()) + ",]", "JSON"),
+        ("[" + json.dumps(entry()) + " " + json.dumps(entry()) + "]", "must be JSON"),
+        ("[" + json.dumps(entry()) + "] []", "must be JSON"),
+        ("[" + json.dumps(entry()).replace("0.5", "0,5") + "]", "must be JSON"),
+        ('{"annotations": []}', "holds a dict"),
+        ("3", "holds a int"),
+        ("", "must be JSON"),
+    ],
+)
+def test_a_damaged_file_is_refused_whatever_the_block(
+    tmp_path, labelled, monkeypatch, text, message, block
+):
+    monkeypatch.setattr("rstinynet.evaluate.entries.BLOCK", block)
+    path = tmp_path / "found.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_results(path, labelled)
+    assert str(path) in str(caught.value)
+
+
+def test_a_bad_entry_far_into_a_file_has_its_number_and_value(tmp_path, labelled, monkeypatch):
+    monkeypatch.setattr("rstinynet.evaluate.entries.BLOCK", 300)
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps([entry()] * 70 + [entry(99)] + [entry()] * 30))
+    with pytest.raises(DataError, match=r"found.json, entry 70 has 99"):
+        read_results(path, labelled)
+    path.write_text(json.dumps([entry()] * 81 + [entry(score=float("nan"))]))
+    with pytest.raises(DataError, match=r"score must be a finite number; .*entry 81 has nan"):
+        open_results(path, labelled)
+    path.write_bytes(b"[\xff]")
+    with pytest.raises(DataError, match="must be JSON"):
+        read_results(path, labelled)
