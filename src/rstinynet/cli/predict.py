@@ -6,7 +6,7 @@ import json as json_text
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rstinynet.cli.count import GRID, H3, ZONES, report
 from rstinynet.cli.count import summary as summary_of_counts
 from rstinynet.cli.outcome import Outcome, one_sources_errors
+from rstinynet.cli.shown import crs_name, line, listed, notes_of, numbers, progress_bar
 from rstinynet.errors import UsageError
 
 if TYPE_CHECKING:
     from rstinynet.scenes.counting import Counting
     from rstinynet.scenes.detector import Detector
+    from rstinynet.scenes.engine_ray import RayEngine
     from rstinynet.scenes.merged import Merged
-    from rstinynet.scenes.result import Result
-    from rstinynet.scenes.stream import PredictOptions
+    from rstinynet.scenes.stream import Engine, PredictOptions
 
 Tiles = Callable[[int, int], None]
 
@@ -96,6 +96,16 @@ def predict(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1. (default: a GPU where there is one)")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Who searches: local, or ray for workers here or on a cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster: auto, or ray://host:10001. (default: this machine)"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Most workers of ray. (default: one a processor)")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the same command was interrupted.")
     ] = False,
@@ -134,7 +144,7 @@ def predict(
     from rstinynet.scenes.survey import survey
 
     console = Console(stderr=True)
-    formats = _listed(format)
+    formats = listed(format)
     if merged is not None:
         merging.kind_of(merged)
         formats = formats or []
@@ -148,12 +158,12 @@ def predict(
         tile=tile,
         overlap=overlap,
         scale=scale,
-        bands=_numbers(bands),
+        bands=numbers(bands),
         scaling=None if scaling is None else parse_scaling(scaling),
         gsd=None if gsd is None else parse_gsd(gsd),
         nodata_fill=nodata_fill,  # type: ignore[arg-type]
         memory_limit=None if memory_limit is None else parse_size(memory_limit),
-        classes=_listed(classes),
+        classes=listed(classes),
     )
     detector = Detector.load(model or DEFAULT_MODEL, device=device)
     wanted_labels(detector.names, options.classes)
@@ -186,12 +196,15 @@ def predict(
     said: list[Any] = []
     finished: list[Path] = []
     with ExitStack() as stack:
+        spread = engine_of(engine, detector, address=ray_address, workers=workers)
+        if spread is not None:
+            stack.enter_context(spread).announce(listing.scenes, options)
         whole = None
         if merged is not None:
             said = stack.enter_context(warnings.catch_warnings(record=True))
             warnings.simplefilter("always")
             whole = stack.enter_context(merging.create(merged, listing.scenes, detector.metadata))
-        progress = stack.enter_context(_progress(console))
+        progress = stack.enter_context(progress_bar(console))
         names = sources.names(listing.scenes)
         for image_id, (path, name) in enumerate(zip(listing.scenes, names, strict=True), 1):
             task = progress.add_task(escape(Path(path).name), total=None)
@@ -210,7 +223,14 @@ def predict(
                 finished=finished,
             )
             try:
-                record = search(detector, path, options=options, output=output, progress=advance)
+                record = search(
+                    detector,
+                    path,
+                    options=options,
+                    output=output,
+                    progress=advance,
+                    engine=spread,
+                )
             except KeyboardInterrupt as stop:
                 console.print(escape(str(stop)), soft_wrap=True)
                 raise
@@ -219,7 +239,7 @@ def predict(
                     raise
                 fail(error, str(path))
             else:
-                console.print(_line(record), soft_wrap=True)
+                console.print(line(record), soft_wrap=True)
                 outcome.records.append(record)
             progress.remove_task(task)
         outcome.write(out)
@@ -234,7 +254,7 @@ def predict(
         # Only now: a run of many sources that is killed goes on with all of them.
         shutil.rmtree(ledger, ignore_errors=True)
     if merged is not None:
-        console.print(f"[green]done[/] {escape(str(merged))}{_notes(said)}", soft_wrap=True)
+        console.print(f"[green]done[/] {escape(str(merged))}{notes_of(said)}", soft_wrap=True)
     summarise()
     outcome.raise_failed()
 
@@ -272,6 +292,7 @@ def search(
     options: PredictOptions,
     output: Output,
     progress: Tiles | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Search one source, write its files, and describe both as the JSON summary does."""
     from rstinynet.scenes import stream, writers
@@ -287,7 +308,9 @@ def search(
         output.counting.check(path)
     with Ledger(output.ledger, resume=output.resume) as ledger:
         try:
-            result = stream.predict(detector, path, options, progress=progress, ledger=ledger)
+            result = stream.predict(
+                detector, path, options, progress=progress, ledger=ledger, engine=engine
+            )
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(ledger.story(Path(path).name)) from stop
         with warnings.catch_warnings(record=True) as caught:
@@ -310,7 +333,7 @@ def search(
         "image_id": output.image_id,
         "width": result.size[0],
         "height": result.size[1],
-        "crs": None if result.crs is None else _crs(result),
+        "crs": crs_name(result.crs),
         "count": len(result),
         "counts": result.counts(),
         "files": {kind: str(file) for kind, file in files.items()},
@@ -321,52 +344,16 @@ def search(
     }
 
 
-def _crs(result: Result) -> str:
-    assert result.crs is not None
-    authority = result.crs.to_authority()
-    return result.crs.name if authority is None else ":".join(authority)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tiles"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-
-
-def _line(record: dict[str, Any]) -> str:
-    counts = ", ".join(f"{n} {name}" for name, n in record["counts"].items()) or "nothing found"
-    files = ", ".join(Path(file).name for file in record["files"].values())
-    to = f" → {escape(files)}" if files else ""
-    return (
-        f"[green]done[/] {escape(record['source'])} ({record['width']} by {record['height']}): "
-        f"{escape(counts)} in {record['seconds']:.1f} s{to}{_notes(record['notes'])}"
-    )
-
-
-def _notes(notes: Sequence[Any]) -> str:
-    texts = dict.fromkeys(str(getattr(note, "message", note)) for note in notes)
-    return "".join(f"\n  [yellow]note[/] {escape(text)}" for text in texts)
-
-
-def _listed(text: str | None) -> list[str] | None:
-    if text is None:
+def engine_of(
+    name: str, detector: Detector, *, address: str | None, workers: int | None
+) -> RayEngine | None:
+    """Who searches the windows; None for this process. UsageError for options without sense."""
+    if name not in ("local", "ray"):
+        raise UsageError(f"--engine takes local or ray, not {name!r}")
+    if name == "local":
+        if address is not None or workers is not None:
+            raise UsageError("--ray-address and --workers go with --engine ray")
         return None
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise UsageError("a list of names separated by commas must not be empty")
-    return parts
+    from rstinynet.scenes.engine_ray import RayEngine
 
-
-def _numbers(text: str | None) -> list[int] | None:
-    parts = _listed(text)
-    if parts is None:
-        return None
-    if not all(part.isdecimal() for part in parts):
-        raise UsageError(f"--bands takes numbers from 1 separated by commas, not {text!r}")
-    return [int(part) for part in parts]
+    return RayEngine(detector, address=address, workers=workers)

@@ -80,10 +80,10 @@ class Counting:
         """Count what was found in a scene. UsageError where only this scene has no CRS."""
         header: Header = result.header()
         crs = header.ground_crs
-        found = result.detections
-        names = np.array(result.class_names, dtype=object)[found.labels]
-        xy = features.centres(found, header, crs)
-        self.add(Places(xy, names, found.scores.astype(np.float64)), crs)
+        names = np.array(result.class_names, dtype=object)
+        for found in result.found.chunks():
+            xy = features.centres(found, header, crs)
+            self.add(Places(xy, names[found.labels], found.scores.astype(np.float64)), crs)
 
     def check(self, source: Source) -> None:
         """UsageError for a scene without a CRS among others that have one, before its search."""

@@ -46,7 +46,9 @@ class Merged:
     def add(self, result: Result, *, image_id: int = 1) -> None:
         """Take a scene's objects; the attribute `source` tells which are its own."""
         self.broken = True
-        self._file.add(result.detections, result.header(image_id))
+        header = result.header(image_id)
+        for chunk in result.found.chunks(writers.CHUNK):
+            self._file.add(chunk, header)
         self.broken = False
 
 

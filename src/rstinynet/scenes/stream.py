@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -52,6 +52,30 @@ MOSTLY = 0.5
 Progress = Callable[[int, int], None]
 
 
+class Group(NamedTuple):
+    """Neighbouring windows, numbered from `first` on."""
+
+    first: int
+    windows: tuple[Window, ...]
+    known: bool
+    """Whether an earlier run has searched them."""
+
+
+class Finished(NamedTuple):
+    """Windows in their turn."""
+
+    first: int
+    windows: tuple[Window, ...]
+    parts: list[Detections] | None
+    """What each holds, in its own pixels; None where the ledger knows."""
+
+
+class Engine(Protocol):
+    """Who searches the windows, in place of this process."""
+
+    def finished(self, search: Search, known: frozenset[int]) -> Iterator[Finished]: ...
+
+
 class _Item(NamedTuple):
     """A window in its turn."""
 
@@ -68,28 +92,23 @@ def predict(
     *,
     progress: Progress | None = None,
     ledger: Ledger | None = None,
+    engine: Engine | None = None,
 ) -> Result:
     """Objects of an image, a scene or an array; see `Detector.predict`.
 
     `progress(done, total)` is told the number of tiles. Finished tiles are recorded in `ledger`,
     and those that it has already are not searched again; who gave it calls its `finish`.
+    `engine` searches the windows elsewhere.
     """
     options = options or PredictOptions()
-    wanted = wanted_labels(detector.names, options.classes)
-    open_scene = partial(
-        Scene,
-        source,
-        bands=options.bands,
-        scaling=options.scaling or detector.metadata.scaling,
-        stretch_bytes=options.scaling is not None,
-    )
+    open_scene = opener(detector, source, options)
     with open_scene(gsd=options.used_gsd(detector), fill=options.nodata_fill) as scene:
-        search = Search(detector, scene, options, wanted)
+        search = Search.of(detector, scene, options)
         planned = search.plan()
         if ledger is not None:
             ledger.start(search.key(), search.total)
         with rasterio.Env(GDAL_CACHEMAX=planned.cache):
-            found = search.run(planned, ledger, progress or _silent)
+            found = search.run(planned, ledger, progress or _silent, engine)
         return Result(
             found=found,
             class_names=detector.names,
@@ -103,6 +122,19 @@ def predict(
         )
 
 
+def opener(
+    detector: Detector, source: str | Path | npt.NDArray[Any], options: PredictOptions
+) -> Callable[..., Scene]:
+    """Opens the source with the bands and scaling of a search."""
+    return partial(
+        Scene,
+        source,
+        bands=options.bands,
+        scaling=options.scaling or detector.metadata.scaling,
+        stretch_bytes=options.scaling is not None,
+    )
+
+
 @dataclass(slots=True)
 class Search:
     """One scene and how it is searched."""
@@ -111,6 +143,11 @@ class Search:
     scene: Scene
     options: PredictOptions
     wanted: npt.NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, detector: Detector, scene: Scene, options: PredictOptions) -> Search:
+        """For the classes that `options` name. UsageError for one there is not."""
+        return cls(detector, scene, options, wanted_labels(detector.names, options.classes))
 
     @property
     def grid(self) -> dict[str, int]:
@@ -141,9 +178,30 @@ class Search:
         limit, tile = self.options.memory_limit, self.grid["tile"]
         return memory.plan(self.detector, self.scene, tile=tile, batch=self.batch, limit=limit)
 
-    def run(self, plan: Plan, ledger: Ledger | None, progress: Progress) -> Spill:
+    def windows(self) -> Iterator[Window]:
+        """All windows, row by row."""
+        for row in windows.rows(self.scene.width, self.scene.height, **self.grid):
+            yield from row
+
+    def groups(self, known: frozenset[int], size: int) -> Iterator[Group]:
+        """Up to `size` windows at a time, all of them in `known` or none."""
+        waiting: list[Window] = []
+        first = 0
+        for number, window in enumerate(self.windows()):
+            if waiting and (len(waiting) == size or (first in known) != (number in known)):
+                yield Group(first, tuple(waiting), first in known)
+                waiting = []
+            if not waiting:
+                first = number
+            waiting.append(window)
+        if waiting:
+            yield Group(first, tuple(waiting), first in known)
+
+    def run(
+        self, plan: Plan, ledger: Ledger | None, progress: Progress, engine: Engine | None = None
+    ) -> Spill:
         """Every window in turn; the objects in pixels of the source."""
-        scene, total, batch = self.scene, self.total, self.batch
+        scene, total = self.scene, self.total
         merger = SeamMerger(
             scene.width,
             scene.height,
@@ -153,56 +211,61 @@ class Search:
         )
         folder = ledger.folder if ledger is not None and ledger.active else None
         settled = Spill(plan.rows, folder=folder)
-        rows = windows.rows(scene.width, scene.height, **self.grid)
-        flat = (window for row in rows for window in row)
         done = 0 if ledger is None else ledger.resumed
         top = 0
         progress(done, total)
         known = frozenset[int]() if ledger is None else ledger.known
-        ahead = _ahead(scene, enumerate(flat), known, plan)
-        for group in _groups(ahead, batch):
-            parts = self._find(group, ledger)
-            for item, found in zip(group, parts, strict=True):
-                if item.window.y > top:
-                    settled.add(scene.to_source(merger.settle(item.window.y)))
-                    top = item.window.y
+        searched = self._here(known, plan) if engine is None else engine.finished(self, known)
+        for first, group, fresh in searched:
+            parts = fresh
+            if parts is None:
+                assert ledger is not None
+                parts = [ledger.found(number) for number in range(first, first + len(group))]
+            for window, found in zip(group, parts, strict=True):
+                if window.y > top:
+                    settled.add(scene.to_source(merger.settle(window.y)))
+                    top = window.y
                 if len(found):
-                    merger.add(item.window, found)
-            if group[0].tile is not None:
+                    merger.add(window, found)
+            if fresh is not None:
                 if ledger is not None:
-                    ledger.record(group[0].number, parts)
+                    ledger.record(first, fresh)
                 done += len(group)
                 progress(done, total)
         settled.add(scene.to_source(merger.settle()))
         return settled
 
-    def _find(self, group: Sequence[_Item], ledger: Ledger | None) -> list[Detections]:
-        """What each window of the group holds, in pixels of the window."""
-        if group[0].tile is None:
-            assert ledger is not None
-            return [ledger.found(item.number) for item in group]
-        tiles = [item.tile for item in group if item.tile is not None]
+    def find(self, tiles: Sequence[Tile]) -> list[Detections]:
+        """What each tile holds, in its own pixels."""
         useful = [tile for tile in tiles if tile.valid is None or tile.valid.any()]
-        options = self.options
-        results = iter(
-            self.detector.detect_batch(
-                [tile.image for tile in useful],
+        options, results = self.options, list[Detections]()
+        for start in range(0, len(useful), self.batch):
+            results += self.detector.detect_batch(
+                [tile.image for tile in useful[start : start + self.batch]],
                 conf=options.conf,
                 iou=options.iou,
                 max_det=options.max_det,
                 scale=options.scale,
             )
-        )
+        in_turn = iter(results)
         parts = []
         for tile in tiles:
             if not (tile.valid is None or tile.valid.any()):
                 parts.append(Detections.empty())
                 continue
-            found = next(results)
+            found = next(in_turn)
             if self.wanted is not None:
                 found = found[np.isin(found.labels, self.wanted)]
             parts.append(found[_on_data(found.boxes, tile.valid)])
         return parts
+
+    def _here(self, known: frozenset[int], plan: Plan) -> Iterator[Finished]:
+        """The windows searched by this process."""
+        ahead = _ahead(self.scene, enumerate(self.windows()), known, plan)
+        for group in _groups(ahead, self.batch):
+            tiles = [item.tile for item in group if item.tile is not None]
+            parts = self.find(tiles) if tiles else None
+            yield Finished(group[0].number, tuple(item.window for item in group), parts)
 
 
 def _ahead(
