@@ -30,7 +30,7 @@ VERSION = 1
 """Of the ledger's own format, and of whatever else makes old tiles unlike new ones."""
 CHUNK_BYTES = 64 * 2**20
 """A file of results is followed by another when it has grown beyond this."""
-SYNC_SECONDS = 1.0
+SYNC_SECONDS = 2.0
 """Finished tiles reach the disk at least this often; a power cut loses no more than that."""
 _DONE = "done.jsonl"
 
@@ -157,7 +157,7 @@ class Ledger:
     def finish(self) -> None:
         """Everything is written: the ledger is no longer needed."""
         if self._log is not None:
-            self._close()
+            self._close(sync=False)
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _append(self, first: int, parts: Sequence[Detections]) -> None:
@@ -255,9 +255,10 @@ class Ledger:
                 os.fsync(descriptor)
         self._synced = time.monotonic()
 
-    def _close(self) -> None:
+    def _close(self, *, sync: bool = True) -> None:
         try:
-            self._sync()
+            if sync:
+                self._sync()
         finally:
             opened = [self._data, self._log, None if self._reading is None else self._reading[1]]
             self._data = self._log = self._reading = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rstinynet.errors import UsageError
+from rstinynet.scenes.raster import is_remote
 from rstinynet.scenes.spill import ROWS
 
 if TYPE_CHECKING:
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
 READ_AHEAD = 3
 """Tiles read while the detector works, beside those of a batch."""
-READERS = 2
-"""Threads that read, each with its own handle of the file."""
+READERS = 1
+"""Threads that read a local file: GDAL caches blocks by handle, so that more would decode most
+blocks twice."""
+REMOTE_READERS = 4
+"""Threads that read over a network, where waiting costs more than decoding."""
 _MIB = 2**20
 _LEAST_CACHE = 16 * _MIB
 _WRITING = 48 * _MIB
@@ -81,14 +85,15 @@ def plan(detector: Detector, scene: Scene, *, tile: int, batch: int, limit: int 
     Raises UsageError where the limit leaves no room for a tile beside that.
     """
     wanted_cache = scene.source.cache_bytes(tile)
+    readers = REMOTE_READERS if is_remote(scene.source.name) else READERS
     if limit is None:
-        return Plan(wanted_cache, READ_AHEAD + batch, READERS, ROWS)
+        return Plan(wanted_cache, READ_AHEAD + batch, readers, ROWS)
     height, width = min(tile, scene.height), min(tile, scene.width)
     blank = np.zeros((height, width, 3), np.uint8)
     detector.detect_batch([blank] * batch)
     base = peak_bytes()
     tile_bytes = height * width * (len(scene.bands) * (2 * scene.source.dtype.itemsize + 5) + 5)
-    least = base + _LEAST_CACHE + (batch + READERS + 1) * tile_bytes + _WRITING
+    least = base + _LEAST_CACHE + (batch + readers + 1) * tile_bytes + _WRITING
     if limit < least:
         raise UsageError(
             f"a memory limit of {limit / _MIB:.0f} MiB is too small: the program with this model "
@@ -99,7 +104,7 @@ def plan(detector: Detector, scene: Scene, *, tile: int, batch: int, limit: int 
     return Plan(
         cache=min(_LEAST_CACHE + room // 4, wanted_cache),
         ahead=batch + min(int(room // 4 // tile_bytes), READ_AHEAD),
-        readers=READERS,
+        readers=readers,
         rows=int(np.clip(room // 4 // _ROW_BYTES, 5000, ROWS)),
     )
 

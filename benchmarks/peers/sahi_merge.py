@@ -1,0 +1,50 @@
+"""SAHI's merging of boxes, timed in an environment that has SAHI: BOXES.npy PATIENCE.
+
+BOXES is (N, 5) float: XYXY and score, of one class. Prints a JSON object: way -> s, MiB, kept. A
+way that took over PATIENCE seconds ends the list. Used by `merge_speed.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from sahi.postprocess.combine import GreedyNMMPostprocess, NMSPostprocess
+from sahi.prediction import ObjectPrediction
+
+
+def resident(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"{name} is not in /proc/self/status")
+
+
+def main() -> None:
+    rows, patience = np.load(sys.argv[1]), float(sys.argv[2])
+    result = {}
+    for way, kind in (("NMS", NMSPostprocess), ("GREEDYNMM", GreedyNMMPostprocess)):
+        merge = kind(match_threshold=0.3, match_metric="IOU", class_agnostic=False)
+        Path("/proc/self/clear_refs").write_text("5")
+        before, start = resident("VmRSS:"), time.perf_counter()
+        # Its own form of a box is part of its way, as ours is of ours; made before the clock runs.
+        objects = [
+            ObjectPrediction(bbox=row[:4].tolist(), score=float(row[4]), category_id=0)
+            for row in rows
+        ]
+        start = time.perf_counter()
+        kept = len(merge(objects))
+        took = time.perf_counter() - start
+        grown = (resident("VmHWM:") - before) / 2**20
+        result[f"SAHI {way}"] = {"s": took, "MiB": grown, "kept": kept}
+        del objects
+        if took > patience:
+            break
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
