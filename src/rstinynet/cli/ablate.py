@@ -25,7 +25,7 @@ def ablate(
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas: 0,1,2.")] = "0",
     recipe: Annotated[
         str, typer.Option(help="Settings to start from: paper, tiny, or short for small machines.")
-    ] = "tiny",
+    ] = "paper",
     epochs: Annotated[int | None, typer.Option(help="Passes over the data, of each run.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images in a batch.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Side of the training image, pixels.")] = None,

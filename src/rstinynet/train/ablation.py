@@ -167,9 +167,9 @@ def costs(plan: Plan, num_classes: int) -> dict[str, Cost]:
 def shared_settings(plan: Plan, splits: Splits) -> dict[str, Any]:
     """What every run of an ablation has in common: the contents of ablation.json."""
     recipe = overrides.as_values(plan.recipe)
-    for free in ("seed", "workers", "log_every", "save_minutes"):
+    for free in ("seed", "workers", "log_every", "save_minutes", "cache", "cache_gib", "cache_dir"):
         # These change no result, or are given with each run.
-        del recipe[free]
+        recipe.pop(free, None)
     return {
         "scale": plan.scale,
         "init": _identity(plan.init),

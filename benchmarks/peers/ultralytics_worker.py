@@ -1,0 +1,65 @@
+"""Ultralytics' YOLO11 and YOLOv8, from random weights, by their own trainer; run by peers.py."""
+
+from __future__ import annotations
+
+import common  # first: it lets torchvision be imported
+import cv2
+import torchvision
+import ultralytics
+from torchvision.extension import _has_ops
+from ultralytics import YOLO
+
+
+def main() -> None:
+    job, begun = common.start()
+    told = {"library": f"ultralytics {ultralytics.__version__}"}
+    if not _has_ops():
+        torchvision.ops.nms = common.plain_nms
+        told["note"] = "torchvision's operators missing: plain non-maximum suppression"
+    model = YOLO(f"{job.model}.yaml")
+    model.train(
+        data=str(job.yolo),
+        epochs=job.epochs,
+        batch=job.batch,
+        imgsz=job.imgsz,
+        seed=job.seed,
+        device=job.device,
+        project=str(job.folder),
+        name="run",
+        exist_ok=True,
+        pretrained=False,
+        amp=job.device != "cpu",
+        workers=0,
+        val=False,
+        plots=False,
+        verbose=False,
+    )
+    trained = YOLO(str(job.folder / "run" / "weights" / "last.pt"))
+    entries = []
+    for image in job.val:
+        pixels = cv2.imread(image["path"], cv2.IMREAD_COLOR)
+        [found] = trained.predict(
+            pixels,
+            imgsz=job.imgsz,
+            conf=common.LEAST_CONF,
+            iou=0.7,
+            max_det=common.MAX_DET,
+            device=job.device,
+            verbose=False,
+        )
+        boxes = found.boxes.cpu().numpy()
+        entries += common.entries_of(job, image, boxes.xyxy, boxes.conf, boxes.cls)
+    # A fresh model of the same shape: prediction has fused the trained one.
+    plain = YOLO(f"{job.model}.yaml").model
+    plain = type(plain)(f"{job.model}.yaml", nc=len(job.names), verbose=False).to(job.device)
+    common.finish(
+        job,
+        entries,
+        model=plain,
+        gflops=common.gflops(plain, plain),
+        begun=begun,
+        **told,
+    )
+
+
+main()
