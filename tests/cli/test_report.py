@@ -31,8 +31,11 @@ def test_the_page_is_written_with_its_pictures(data, tmp_path, capsys):
     text = (tmp_path / "new" / "r.html").read_text()
     assert f"<h1>mine &amp; yours on {data.name}, val</h1>" in text
     assert text.count("data:image/jpeg") == 1
+    for part in ("Numbers", "Classes", "Precision and recall", "Errors", "Confusion"):
+        assert f"<h2>{part}</h2>" in text
+    assert text.count('class="curve"') == 4
     assert str(data.parent) not in text
-    assert run([*arguments(data, out), "--worst", "0"]) == 0
+    assert run([*arguments(data, out), "--worst", "0", "--protocol", "dior"]) == 0
     assert "data:image" not in (tmp_path / "new" / "r.html").read_text().replace(
         "img-src data:", ""
     )
@@ -44,6 +47,7 @@ def test_the_page_is_written_with_its_pictures(data, tmp_path, capsys):
         (["--out", "r.txt"], 2, "--out must be an .html file"),
         (["--worst", "-1"], 2, "--worst must be"),
         (["--conf", "1"], 2, "--conf must be"),
+        (["--protocol", "coca"], 2, "protocol must be one of"),
         (["--predictions", "nowhere.json"], 3, "nowhere.json"),
         (["--split", "test"], 3, "no split 'test'"),
     ],

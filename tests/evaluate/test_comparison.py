@@ -15,9 +15,11 @@ from rstinynet.evaluate.comparison import (
     AITOD_TEST,
     AITOD_V2_TEST,
     DIOR_TEST,
+    WAYS,
     MeasuredRow,
     aitod_tables,
     dior_table,
+    measured_dior,
     other_table,
     read_run,
     recognise,
@@ -110,6 +112,15 @@ def test_classes_of_dior_meet_by_name_and_a_doubtful_mean_is_said():
     [said] = [note for note in table.notes if "printed mean" in note]
     assert "DETR (68.6 printed, its classes give 51.0)" in said
     assert said.count("printed,") == 1
+
+
+def test_both_interpolations_of_dior_are_rows_of_its_table():
+    report = {"ap50_area": 0.7, "ap50_11": 0.6}
+    report["per_class"] = {"DAM": {"ap50_area": 0.4, "ap50_11": 0.3}}
+    rows = [measured_dior(way, report, key, on=DIOR_TEST, detail="") for way, key in WAYS]
+    table = dior_table(rows)
+    ours = [dict(zip(table.columns, cells, strict=True)) for cells in table.rows[-2:]]
+    assert [(each["DM"], each["mAP50"]) for each in ours] == [("40.0", "70.0"), ("30.0", "60.0")]
 
 
 def finished_run(folder: Path, **changes):

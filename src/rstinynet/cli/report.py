@@ -22,6 +22,9 @@ def report(
     name: Annotated[
         str | None, typer.Option(help="What the detector is called; default: the file's name.")
     ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="aitod, aitod-v2, coco, voc-area, voc-11 or dior.")
+    ] = "aitod",
     worst: Annotated[int, typer.Option(help="Worst images that are shown; 0: none.")] = 6,
     conf: Annotated[
         float | None,
@@ -31,7 +34,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Score a results file and write tables, curves and the worst images as one offline page."""
+    """Score a results file; write tables, curves, errors and worst images as one offline page."""
     from rstinynet.data.folder import open_split
     from rstinynet.data.formats.coco import require_annotations
     from rstinynet.errors import UsageError
@@ -45,7 +48,7 @@ def report(
     if conf is not None and not 0 <= conf < 1:
         raise UsageError(f"--conf must be at least 0 and below 1, not {conf}")
     labelled = require_annotations(open_split(data, split), source=data)
-    content = _evaluated(predictions, labelled)
+    content = _evaluated(predictions, labelled, protocol)
     content["settings"] |= {
         "data": data.resolve().name,
         "split": split,
@@ -59,11 +62,13 @@ def report(
     print(out)
 
 
-def _evaluated(predictions: Path, labelled: LabelledSet) -> dict[str, Any]:
-    from rstinynet.evaluate.coco import evaluate
-    from rstinynet.evaluate.results import read_results
+def _evaluated(predictions: Path, labelled: LabelledSet, protocol: str) -> dict[str, Any]:
+    from rstinynet.evaluate.protocols import protocol_named
+    from rstinynet.evaluate.results import open_results
+    from rstinynet.evaluate.study import Wanted, study
 
-    return evaluate(labelled, read_results(predictions, labelled)).as_dict()
+    wanted = Wanted(protocol=protocol_named(protocol), errors=True, curves=True)
+    return study(labelled, open_results(predictions, labelled), wanted).as_dict()
 
 
 def _worst(

@@ -85,7 +85,14 @@ def _score(named: dict[str, Path], data: Path, split: str) -> list[MeasuredRow]:
     from rstinynet.data.folder import open_split
     from rstinynet.data.formats.coco import require_annotations
     from rstinynet.evaluate.coco import evaluate
-    from rstinynet.evaluate.comparison import MeasuredRow, recognise
+    from rstinynet.evaluate.comparison import (
+        DIOR_TEST,
+        WAYS,
+        MeasuredRow,
+        measured_dior,
+        recognise,
+    )
+    from rstinynet.evaluate.protocols import DIOR
     from rstinynet.evaluate.published import SEVEN
     from rstinynet.evaluate.results import read_results
 
@@ -93,14 +100,20 @@ def _score(named: dict[str, Path], data: Path, split: str) -> list[MeasuredRow]:
     on = recognise(data, split, labelled)
     rows = []
     for name, path in named.items():
-        report = evaluate(labelled, read_results(path, labelled)).as_dict()
+        found = read_results(path, labelled)
+        told = {"on": on, "detail": f"results file {path.name}"}
+        if on == DIOR_TEST:
+            report = evaluate(labelled, found, protocol=DIOR).as_dict()
+            # The published interpolation is not known, so both are given.
+            rows += [measured_dior(f"{name}, {way}", report, key, **told) for way, key in WAYS]
+            continue
+        report = evaluate(labelled, found).as_dict()
         rows.append(
             MeasuredRow(
                 name=name,
-                on=on,
                 values={key: report[key] for key in SEVEN},
                 ap50_of_class={key: each["ap50"] for key, each in report["per_class"].items()},
-                detail=f"results file {path.name}",
+                **told,
             )
         )
     return rows

@@ -103,6 +103,23 @@ def read_run(run: Path) -> MeasuredRow:
     )
 
 
+WAYS = (("area under the curve", "ap50_area"), ("11-point", "ap50_11"))
+"""The two interpolations of DIOR's protocol, and their keys in an evaluation's dictionary."""
+
+
+def measured_dior(
+    name: str, report: Mapping[str, Any], key: str, *, on: str, detail: str
+) -> MeasuredRow:
+    """A row of DIOR's table from an evaluation's dictionary, in the interpolation of `key`."""
+    return MeasuredRow(
+        name=name,
+        on=on,
+        values={"ap50": report[key]},
+        ap50_of_class={label: each[key] for label, each in report["per_class"].items()},
+        detail=detail,
+    )
+
+
 def aitod_tables(measured: Sequence[MeasuredRow]) -> list[TextTable]:
     """Table I with what was measured on its set, then v2, each published row with its source."""
     tables = []
