@@ -1,6 +1,6 @@
 """What is kept of each detection once its image has been matched: all that any score needs.
 
-23 bytes a detection, and 22 more (for ten thresholds and five sizes) for those near an object;
+21 bytes a detection, and 22 more (for ten thresholds and five sizes) for those near an object;
 boxes and images are let go. Everything else is derived from these: scores of all images or some,
 curves, working points.
 """
