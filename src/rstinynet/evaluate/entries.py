@@ -66,8 +66,8 @@ def _blocks(path: Path, texts: Iterator[str]) -> Iterator[tuple[int, list[Any]]]
     body = rest.rstrip()
     if not body.endswith("]"):
         raise DataError(
-            f"a results file must be JSON; {path} is not: it ends within its list, after "
-            f"{count} whole entries or more: was it cut short?"
+            f"a results file must be JSON; {path} is not: it ends within its list, at or "
+            f"after entry {count}: was it cut short?"
         )
     # A comma is owed between what was parsed and what is left.
     last = _parse(path, f"[{body}", count)

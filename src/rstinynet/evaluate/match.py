@@ -13,6 +13,7 @@ scores more wants one of its objects. The result is that of going through them o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -253,27 +254,28 @@ def _match_coco(
     return Matches(row=row, rank=rank, near=near, hit=hit, ignored=passed, iou=iou, truth=truth)
 
 
-def _turns(detection: IntArray, truth: IntArray) -> list[IntArray]:
+def _turns(detection: IntArray, truth: IntArray) -> Iterator[IntArray]:
     """Pairs by turns: in each, no object (-1: shared freely) is wanted by two detections.
 
     A detection's turn comes after those of all earlier ones that want one of its objects.
     """
-    left = np.arange(len(detection))
-    turns: list[IntArray] = []
-    while len(left):
-        held = truth[left] >= 0
-        wanted, owner = truth[left][held], detection[left][held]
-        # Detections ascend, so the first pair of an object is the earliest that wants it.
-        order = np.argsort(wanted, kind="stable")
-        first, run = _segments(wanted[order])
-        behind = np.zeros(len(wanted), np.bool_)
-        behind[order] = owner[order] != owner[order][first][run]
-        waits = np.zeros(int(detection[left[-1]]) + 1, np.bool_)
-        waits[owner[behind]] = True
-        later = waits[detection[left]]
-        turns.append(left[~later])
-        left = left[later]
-    return turns
+    if not len(detection):
+        return
+    # Detections ascend, so that along an object they stand in the order of their turns.
+    order = np.argsort(truth, kind="stable")
+    follows = (truth[order][1:] == truth[order][:-1]) & (truth[order][1:] >= 0)
+    behind = np.full(len(detection), -1)
+    behind[order[:-1][follows]] = order[1:][follows]
+    waits = np.bincount(detection[order[1:][follows]], minlength=int(detection[-1]) + 1)
+    ends = np.searchsorted(detection, np.arange(len(waits) + 1))
+    ready = np.flatnonzero(waits == 0)
+    while len(ready):
+        turn = _expanded(ends[ready], ends[ready + 1])[1]
+        yield turn
+        later = behind[turn]
+        freed, times = np.unique(detection[later[later >= 0]], return_counts=True)
+        waits[freed] -= times
+        ready = freed[waits[freed] == 0]
 
 
 @dataclass(frozen=True, slots=True)
