@@ -3,11 +3,12 @@
     python benchmarks/merge_speed.py [--counts 1500,10000,50000,200000] [--python ENV/bin/python]
 
 Two layouts: sparse (objects of 8 pixels, spread so that few touch) and crowd (the same number on a
-sixteenth of the ground, so that most overlap). Tiles of 640 pixels that share 64 report what they
+sixteenth of the ground, where many overlap). Tiles of 640 pixels that share 64 report what they
 see with a jitter of half a pixel. Ours is `SeamMerger`, row by row; beside it our own suppression
 and OpenCV's batched NMS over all boxes at once, and SAHI's NMS and GREEDYNMM where `--python`
 names an environment that has it. Memory is the growth of the peak of resident memory over what was
-held before, inputs not counted. What takes over `--patience` seconds is not tried on more boxes.
+held before, inputs not counted. Times are of the processor, which other work on the machine
+does not stretch. What takes over `--patience` seconds is not tried on more boxes.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ def resident(peak: bool = True) -> int:
 
 
 def measured(task: Callable[[], int]) -> dict[str, float]:
-    """Seconds, growth of peak memory and boxes kept."""
+    """Seconds of the processor, growth of peak memory and boxes kept."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before, start = resident(peak=False), time.perf_counter()
+    before, start = resident(peak=False), time.process_time()
     kept = task()
     return {
-        "s": time.perf_counter() - start,
+        "s": time.process_time() - start,
         "MiB": (resident() - before) / MIB,
         "kept": kept,
     }
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--python")
     parser.add_argument("--patience", type=float, default=20.0)
     options = parser.parse_args()
-    print("| layout | objects | boxes in | way | kept | s | peak, MiB |")
+    print("| layout | objects | boxes in | way | kept | CPU s | peak, MiB |")
     print("|---|---:|---:|---|---:|---:|---:|")
     for kind in ("sparse", "crowd"):
         slow: set[str] = set()
