@@ -132,6 +132,8 @@ def test_zones_that_cannot_be_used_say_why(tmp_path: Path) -> None:
         located.check(None, "a.tif")
     with pytest.raises(UsageError, match="must end with one of"):
         located.write(tmp_path / "out.dxf")
+    with pytest.raises(UsageError, match="is the file of zones itself"):
+        located.write(tmp_path / "q.gpkg")
 
 
 def test_pixels_are_counted_in_zones_of_pixels(tmp_path: Path) -> None:

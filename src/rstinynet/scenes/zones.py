@@ -90,6 +90,8 @@ class Zones:
         """The zones with their own attributes and the counts, in the format of the suffix."""
         if path.suffix.lower() not in _DRIVERS:
             raise UsageError(f"{path} must end with one of {', '.join(_DRIVERS)}")
+        if path.exists() and path.samefile(self.path):
+            raise UsageError(f"{path} is the file of zones itself: choose another --out")
         area = areas_km2(self.shapes, self.crs)
         own = self._meta["fields"].tolist()
         made = columns(self.counts(classes), area, taken=own)
