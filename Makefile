@@ -34,7 +34,7 @@ $(BIN)/python:
 
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing rs-tinynet into .venv (a few minutes the first time)"
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[torch]'
 	@touch $@
 
 # What develops also runs: the default install is part of this one.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rstinynet.detections import Detections
+    from rstinynet.runtime.backend import RuntimeOptions
     from rstinynet.scenes.detector import Detector
     from rstinynet.scenes.result import Result
 
@@ -36,6 +37,7 @@ __all__ = [
     "ExportError",
     "RSTinyNetError",
     "Result",
+    "RuntimeOptions",
     "UsageError",
     "WeightsError",
     "__version__",
@@ -46,19 +48,28 @@ _LAZY = {
     "Detections": "rstinynet.detections",
     "Detector": "rstinynet.scenes.detector",
     "Result": "rstinynet.scenes.result",
+    "RuntimeOptions": "rstinynet.runtime.backend",
 }
 
 
-def load(name_or_path: str | Path, *, device: str | None = None) -> Detector:
-    """The detector of shipped weights by name, or of a weights file (.safetensors) by path.
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str | None = None,
+    options: RuntimeOptions | None = None,
+) -> Detector:
+    """The detector of shipped weights by name, of a weights file (.safetensors) by path, or of an
+    exported model (.onnx, .xml), which is run without torch.
 
-    `device` is torch's name of one ("cpu", "cuda:1"); without it a GPU is used where there is one.
-    Raises WeightsError where there are no such weights or they cannot be used, UsageError for a
-    device that torch does not have.
+    `device` is the runtime's name of one: torch's ("cpu", "cuda:1"; without it a GPU is used where
+    there is one), ONNX Runtime's ("cpu", "cuda", ...) or OpenVINO's. `options` are threads,
+    providers and batch. Raises WeightsError where there are no such weights or they cannot be
+    used, ExportError for an exported model that cannot be run, UsageError for a device that is not
+    there.
     """
     from rstinynet.scenes.detector import Detector
 
-    return Detector.load(name_or_path, device=device)
+    return Detector.load(name_or_path, device=device, options=options)
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ PUBLIC = [
     "ExportError",
     "RSTinyNetError",
     "Result",
+    "RuntimeOptions",
     "UsageError",
     "WeightsError",
     "__version__",

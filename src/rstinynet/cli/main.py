@@ -37,6 +37,9 @@ VERBS = {
 """Every verb with its line of help. Verb V is the function (or the typer application) V
 of the module rstinynet.cli.V."""
 
+_EXTRAS = {"torch": "torch", "tensorboard": "train", "matplotlib": "train", "onnx": "export"}
+"""Which extra brings a module that is not in the core."""
+
 INTERRUPTED = 130
 _TRACEBACK = "--traceback"
 
@@ -162,6 +165,9 @@ def _near(typed: str, known: Sequence[str] | dict[str, str]) -> list[str]:
 
 
 def _unexpected_message(error: Exception, wants_traceback: bool) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        extra = _EXTRAS[error.name]
+        return f"this needs {error.name}, which is not installed: pip install 'rs-tinynet[{extra}]'"
     message = f"{type(error).__name__}: {error}"
     return message if wants_traceback else f"{message}\nadd {_TRACEBACK} to see where it came from"
 

@@ -80,3 +80,19 @@ def select(
         chosen.float().cpu().numpy(),
         (index % classes).cpu().numpy().astype(np.int64),
     )
+
+
+def find(
+    maps: Sequence[Tensor], strides: Sequence[int], *, conf: float, max_candidates: int = 30_000
+) -> list[Detections]:
+    """`decode` and `select` for each image, taking the expectation of the chosen anchors only."""
+    points, stride = anchors(maps, strides)
+    dfl_BA64, classes_BAC = split(maps)
+    found = []
+    for dfl_A64, classes_AC in zip(dfl_BA64, classes_BAC, strict=True):
+        scores_AC = classes_AC.float().sigmoid()
+        index = torch.nonzero((scores_AC > conf).any(dim=1)).squeeze(1)
+        sides = expected_sides(dfl_A64[index].float())
+        boxes = sides_to_boxes(sides, points[index], stride[index])
+        found.append(select(boxes, scores_AC[index], conf=conf, max_candidates=max_candidates))
+    return found

@@ -9,78 +9,29 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from rstinynet.errors import UsageError, WeightsError
 from rstinynet.files import write_bytes
 from rstinynet.model.detector import DetectorModel
+from rstinynet.model.metadata import METADATA_KEY, SCHEMA_VERSION, Scaling, WeightsMetadata
 from rstinynet.model.presets import NAMES, build
 
-SCHEMA_VERSION = 1
-_KEY = "rstinynet"
-
-
-class Scaling(BaseModel):
-    """How values of a source that is not 8-bit become 8-bit."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["dtype", "percentile", "fixed"] = "percentile"
-    """Full range of the type; percentiles of the scene; or the fixed values `low` and `high`."""
-    low: float = 1.0
-    """Percentile, or value of the source, that becomes 0."""
-    high: float = 99.0
-    """Percentile, or value of the source, that becomes 255."""
-
-
-class WeightsMetadata(BaseModel):
-    """What a weights file says of itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    schema_version: int = SCHEMA_VERSION
-    model: str
-    """Name of the preset."""
-    names: tuple[str, ...]
-    """Class names by label."""
-    category_ids: tuple[int, ...]
-    """Category id of each label in the training data; results are written with these."""
-    imgsz: int = Field(default=640, ge=32)
-    """Side of the training crops and default tile, in pixels."""
-    scale: float = Field(default=1.0, gt=0)
-    """Factor by which an image is resized before the model sees it."""
-    bands: int = 3
-    """Channels of the input; single-band sources are repeated."""
-    scaling: Scaling = Scaling()
-    gsd_m: tuple[float, float] | None = None
-    """Range of ground sampling distances trained at, metres a pixel, where known."""
-    conf: float = Field(default=0.25, ge=0, le=1)
-    """Default confidence for prediction."""
-    class_conf: tuple[float, ...] | None = None
-    """Default confidence by class, where chosen on validation data."""
-    licence: str = "unknown"
-    """Licence of the weights, from their training data."""
-    data_fingerprint: str = ""
-    """SHA-256 of the training annotations."""
-    trained_with: str = ""
-    """The command that made them."""
-    budget: str = ""
-    """Machine and time that made them."""
-    metrics: dict[str, float] = {}
-    """Validation numbers at the end of training."""
-
-    @model_validator(mode="after")
-    def _agree(self) -> WeightsMetadata:
-        if len(self.names) != len(self.category_ids):
-            raise ValueError("names and category_ids must have the same length")
-        if self.class_conf is not None and len(self.class_conf) != len(self.names):
-            raise ValueError("class_conf must have one value a class")
-        return self
+__all__ = [
+    "SCHEMA_VERSION",
+    "Scaling",
+    "WeightsMetadata",
+    "find_weights",
+    "load_weights",
+    "read_metadata",
+    "save_weights",
+    "shipped_names",
+    "shipped_path",
+]
 
 
 def save_weights(
@@ -96,7 +47,7 @@ def save_weights(
         for name, t in state.items()
         if not name.endswith("num_batches_tracked")
     }
-    write_bytes(path, save(tensors, metadata={_KEY: metadata.model_dump_json()}))
+    write_bytes(path, save(tensors, metadata={METADATA_KEY: metadata.model_dump_json()}))
 
 
 def shipped_path(name: str) -> Path | None:
@@ -171,11 +122,11 @@ def _read(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
         raise WeightsError(f"no weights file at {str(path)!r}")
     try:
         with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
+            text = (file.metadata() or {}).get(METADATA_KEY)
             if text is None:
                 raise WeightsError(
                     f"{path}: a safetensors file, but not one of rstinynet "
-                    f"(its metadata has no {_KEY!r})"
+                    f"(its metadata has no {METADATA_KEY!r})"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:

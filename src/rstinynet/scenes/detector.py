@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from rstinynet import boxes as box
 from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
-from rstinynet.model.decode import decode, select
+from rstinynet.model.metadata import WeightsMetadata
+from rstinynet.runtime.backend import Backend, RuntimeOptions
+from rstinynet.runtime.opening import open_model
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.stream import DEFAULT_IOU, DEFAULT_MAX_DET, PredictOptions, predict
 from rstinynet.suppress import suppress
 
 if TYPE_CHECKING:
     from rstinynet.model.detector import DetectorModel
-    from rstinynet.model.weights import WeightsMetadata
 
 DEFAULT_MODEL = "rs-tinynet-lite"
 """The shipped weights that are used where none are named."""
 PAD_VALUE = 114
 """Grey level of the border that brings an image to a multiple of the largest stride."""
-PAD_MULTIPLE = 32
 
 Image = npt.NDArray[np.uint8]
 
@@ -36,31 +34,51 @@ Image = npt.NDArray[np.uint8]
 class Detector:
     """A model ready to find objects, with the metadata that its weights carry."""
 
+    device: str
+    """What the model runs on, in its runtime's words: "cpu", "cuda:0", ..."""
+    batch: int = 1
+    """Tiles of a scene in one forward pass."""
+
     def __init__(
-        self, model: DetectorModel, metadata: WeightsMetadata, *, device: str | None = None
+        self,
+        model: DetectorModel | Backend,
+        metadata: WeightsMetadata,
+        *,
+        device: str | None = None,
     ) -> None:
-        """Fuse `model` for inference and move it to `device` ("cpu", "cuda", "cuda:1", ...).
+        """Take a backend as it is; fuse a torch `model` and move it to `device` ("cuda:1", ...).
 
         Without `device` a GPU is used where torch sees one. Raises UsageError for a device that
         torch does not have.
         """
         self.metadata = metadata
-        self.device = _device(device)
-        fused: Any = model.deployed().eval().to(self.device)
-        self.model: DetectorModel = fused.to(memory_format=torch.channels_last)
+        self.backend: Backend = _backend(model, device)
+        self.device = self.backend.device
+        self.batch = self.backend.batch
 
     @classmethod
     def load(
-        cls, path_or_name: str | Path = DEFAULT_MODEL, *, device: str | None = None
+        cls,
+        path_or_name: str | Path = DEFAULT_MODEL,
+        *,
+        device: str | None = None,
+        options: RuntimeOptions | None = None,
     ) -> Detector:
-        """The detector of a weights file, or of weights shipped under a name.
+        """The detector of weights shipped under a name, of a weights file or an exported model.
 
-        Raises WeightsError where there are no such weights or they cannot be used.
+        Raises WeightsError where there are no such weights or they cannot be used, ExportError for
+        an exported model that cannot be run, UsageError for a device that is not there.
         """
-        from rstinynet.model.weights import load_weights
+        backend, metadata = open_model(path_or_name, device=device, options=options)
+        return cls(backend, metadata)
 
-        model, metadata = load_weights(path_or_name)
-        return cls(model, metadata, device=device)
+    @property
+    def model(self) -> DetectorModel:
+        """The fused torch model; UsageError where another runtime runs it."""
+        model: DetectorModel | None = getattr(self.backend, "model", None)
+        if model is None:
+            raise UsageError("this detector is run without torch and has no torch model")
+        return model
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,7 +102,6 @@ class Detector:
         """
         return self.detect_batch([image_HWC], conf=conf, iou=iou, max_det=max_det, scale=scale)[0]
 
-    @torch.inference_mode()
     def detect_batch(
         self,
         images: Sequence[Image],
@@ -99,12 +116,17 @@ class Detector:
             return []
         height, width = _size(images)
         factor = self.metadata.scale if scale is None else scale
-        batch, factors = self._prepare(images, factor)
-        boxes_BA4, scores_BAC = decode(self.model(batch).main, self.model.strides)
         lowest, by_class = self._thresholds(conf)
+        side = self.backend.side
+        if side is not None and round(max(height, width) * factor) > side:
+            tiled = PredictOptions(
+                conf=conf, iou=iou, max_det=max_det, scale=factor, tile=max(32, int(side / factor))
+            )
+            found = (predict(self, image, tiled).detections for image in images)
+            return [one.sorted_by_score()[:max_det] for one in found]
+        batch, factors = self._prepare(images, factor)
         results = []
-        for boxes_A4, scores_AC in zip(boxes_BA4, scores_BAC, strict=True):
-            raw = select(boxes_A4, scores_AC, conf=lowest)
+        for raw in self.backend.find(batch, conf=lowest):
             back = box.clip(raw.boxes / factors, width=width, height=height)
             raw = Detections(back.astype(np.float32), raw.scores, raw.labels)
             useful = (box.area(raw.boxes) > 0) & np.isfinite(raw.boxes).all(axis=1)
@@ -128,12 +150,12 @@ class Detector:
             raise UsageError(f"predict takes the options {known}; {error}") from error
         return predict(self, source, chosen)
 
-    def _prepare(self, images: Sequence[Image], factor: float) -> tuple[Tensor, npt.NDArray[Any]]:
-        """The network's input, and by how much x and y were really stretched, as (4,)."""
+    def _prepare(self, images: Sequence[Image], factor: float) -> tuple[Image, npt.NDArray[Any]]:
+        """Padded images (B, H, W, 3), and by how much x and y were really stretched, as (4,)."""
         height, width = images[0].shape[:2]
         new_w, new_h = max(1, round(width * factor)), max(1, round(height * factor))
-        stride = max(PAD_MULTIPLE, *self.model.strides)
-        padded = (-(-new_h // stride) * stride, -(-new_w // stride) * stride)
+        unit = self.backend.side or self.backend.multiple
+        padded = (-(-new_h // unit) * unit, -(-new_w // unit) * unit)
         canvas = np.full((len(images), *padded, 3), PAD_VALUE, np.uint8)
         for slot, image in zip(canvas, images, strict=True):
             if (new_h, new_w) != (height, width):
@@ -141,10 +163,8 @@ class Detector:
                 slot[:new_h, :new_w] = cv2.resize(image, (new_w, new_h), interpolation=way)
             else:
                 slot[:new_h, :new_w] = image
-        tensor = torch.from_numpy(canvas).to(self.device).permute(0, 3, 1, 2)
-        x_BCHW = (tensor.float() / 255).contiguous(memory_format=torch.channels_last)
         stretch = np.array([new_w / width, new_h / height] * 2, np.float64)
-        return x_BCHW, stretch
+        return canvas, stretch
 
     def _thresholds(self, conf: float | None) -> tuple[float, npt.NDArray[np.float32] | None]:
         if conf is not None:
@@ -170,14 +190,10 @@ def _size(images: Sequence[Image]) -> tuple[int, int]:
     return first[0], first[1]
 
 
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"device {name!r} is not available to torch here; use 'cpu' or leave it out"
-        ) from error
-    return device
+def _backend(model: Any, device: str | None) -> Backend:
+    if hasattr(model, "find"):
+        ready: Backend = model
+        return ready
+    from rstinynet.runtime.torch_backend import TorchBackend
+
+    return TorchBackend(model, device=device)

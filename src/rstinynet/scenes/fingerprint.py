@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from rstinynet.scenes.windows import Window
 
@@ -65,12 +64,9 @@ def of_pixels(source: Source) -> str:
 
 
 def of_weights(detector: Detector) -> dict[str, Any]:
-    """A hash of every tensor where they are in memory, and what the weights say of themselves."""
-    digest = hashlib.sha256()
-    model = getattr(detector, "model", None)
-    tensors = model.state_dict() if isinstance(model, torch.nn.Module) else {}
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(values.numpy())
-    return {"tensors": digest.hexdigest(), "metadata": detector.metadata.model_dump(mode="json")}
+    """A hash of the model where it has one, and what the weights say of themselves."""
+    backend = getattr(detector, "backend", None)
+    return {
+        "model": None if backend is None else backend.digest(),
+        "metadata": detector.metadata.model_dump(mode="json"),
+    }

@@ -10,7 +10,7 @@ from affine import Affine
 from pyproj import CRS
 
 from rstinynet.errors import UsageError
-from rstinynet.model.weights import WeightsMetadata
+from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.scenes import writers
 from rstinynet.scenes.features import Header
 from rstinynet.scenes.reader import Scene

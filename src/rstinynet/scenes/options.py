@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rstinynet.errors import UsageError
-from rstinynet.model.weights import Scaling
+from rstinynet.model.metadata import Scaling
 from rstinynet.scenes.merge import MERGE_IOU
 from rstinynet.scenes.reader import Fill
 from rstinynet.suppress import Metric
@@ -109,7 +109,7 @@ class PredictOptions:
         }
         # Tiles are the same whatever memory they were found in.
         del chosen["memory_limit"]
-        return chosen | {"device": detector.device.type}
+        return chosen | {"device": str(detector.device).partition(":")[0]}
 
 
 def wanted_labels(

@@ -19,7 +19,7 @@ import rasterio
 
 from rstinynet.detections import Detections
 from rstinynet.errors import DataError, UsageError
-from rstinynet.model.weights import Scaling
+from rstinynet.model.metadata import Scaling
 from rstinynet.scenes import georef
 from rstinynet.scenes.raster import (
     CACHE_BYTES,

@@ -44,8 +44,6 @@ __all__ = [
     "wanted_labels",
 ]
 
-GPU_BATCH = 8
-"""Tiles of one forward pass where there is a GPU."""
 MOSTLY = 0.5
 """A box with less than this share of valid pixels is dropped."""
 
@@ -171,7 +169,7 @@ class Search:
     @property
     def batch(self) -> int:
         """Tiles of one forward pass."""
-        return GPU_BATCH if self.detector.device.type == "cuda" else 1
+        return self.detector.batch
 
     def plan(self) -> Plan:
         """What to hold at once."""

@@ -1,0 +1,69 @@
+"""What a weights file and an exported model say of themselves. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+METADATA_KEY = "rstinynet"
+"""Under which the metadata stands, as JSON, in weights files and exported models."""
+
+
+class Scaling(BaseModel):
+    """How values of a source that is not 8-bit become 8-bit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["dtype", "percentile", "fixed"] = "percentile"
+    """Full range of the type; percentiles of the scene; or the fixed values `low` and `high`."""
+    low: float = 1.0
+    """Percentile, or value of the source, that becomes 0."""
+    high: float = 99.0
+    """Percentile, or value of the source, that becomes 255."""
+
+
+class WeightsMetadata(BaseModel):
+    """What a weights file says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    """Name of the preset."""
+    names: tuple[str, ...]
+    """Class names by label."""
+    category_ids: tuple[int, ...]
+    """Category id of each label in the training data; results are written with these."""
+    imgsz: int = Field(default=640, ge=32)
+    """Side of the training crops and default tile, in pixels."""
+    scale: float = Field(default=1.0, gt=0)
+    """Factor by which an image is resized before the model sees it."""
+    bands: int = 3
+    """Channels of the input; single-band sources are repeated."""
+    scaling: Scaling = Scaling()
+    gsd_m: tuple[float, float] | None = None
+    """Range of ground sampling distances trained at, metres a pixel, where known."""
+    conf: float = Field(default=0.25, ge=0, le=1)
+    """Default confidence for prediction."""
+    class_conf: tuple[float, ...] | None = None
+    """Default confidence by class, where chosen on validation data."""
+    licence: str = "unknown"
+    """Licence of the weights, from their training data."""
+    data_fingerprint: str = ""
+    """SHA-256 of the training annotations."""
+    trained_with: str = ""
+    """The command that made them."""
+    budget: str = ""
+    """Machine and time that made them."""
+    metrics: dict[str, float] = {}
+    """Validation numbers at the end of training."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> WeightsMetadata:
+        if len(self.names) != len(self.category_ids):
+            raise ValueError("names and category_ids must have the same length")
+        if self.class_conf is not None and len(self.class_conf) != len(self.names):
+            raise ValueError("class_conf must have one value a class")
+        return self

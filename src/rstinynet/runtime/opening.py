@@ -1,0 +1,57 @@
+"""From what a user names to a model that runs: weights by name, weights, ONNX or OpenVINO files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rstinynet.errors import UsageError, WeightsError
+from rstinynet.model.metadata import WeightsMetadata
+from rstinynet.runtime.backend import Backend, RuntimeOptions
+
+
+def open_model(
+    path_or_name: Path | str,
+    *,
+    device: str | None = None,
+    options: RuntimeOptions | None = None,
+) -> tuple[Backend, WeightsMetadata]:
+    """The model and its metadata; torch is imported only for weights.
+
+    Raises WeightsError where there are no such weights or they cannot be used (or torch is not
+    installed), ExportError for an exported model that cannot be run, UsageError for a device that
+    the runtime does not have.
+    """
+    suffix = Path(path_or_name).suffix.lower()
+    if suffix in (".onnx", ".xml"):
+        if not Path(path_or_name).is_file():
+            raise WeightsError(f"no exported model at {str(path_or_name)!r}")
+        return _open_exported(Path(path_or_name), device, options)
+    try:
+        from rstinynet.model.weights import load_weights
+        from rstinynet.runtime.torch_backend import TorchBackend
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise WeightsError(
+            f"weights ({str(path_or_name)!r}) are run by torch, which is not installed: pip "
+            "install 'rs-tinynet[torch]', or give a model that `rstinynet export` wrote (.onnx, "
+            ".xml)"
+        ) from error
+    if options is not None and options.providers is not None:
+        raise UsageError("providers are ONNX Runtime's; for torch give the device")
+    model, metadata = load_weights(path_or_name)
+    return TorchBackend(model, device=device, options=options), metadata
+
+
+def _open_exported(
+    path: Path, device: str | None, options: RuntimeOptions | None
+) -> tuple[Backend, WeightsMetadata]:
+    if path.suffix.lower() == ".onnx":
+        from rstinynet.runtime.onnx_backend import OnnxBackend
+
+        exported = OnnxBackend(path, device=device, options=options)
+        return exported, exported.metadata
+    from rstinynet.runtime.openvino_backend import OpenvinoBackend
+
+    compiled = OpenvinoBackend(path, device=device, options=options)
+    return compiled, compiled.metadata

@@ -1,0 +1,93 @@
+"""Exported models run by OpenVINO."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rstinynet.detections import Detections
+from rstinynet.errors import ExportError, UsageError
+from rstinynet.model.metadata import METADATA_KEY
+from rstinynet.runtime.backend import (
+    Images,
+    RuntimeOptions,
+    candidates,
+    checked_sides,
+    digest_of,
+    to_input,
+)
+from rstinynet.runtime.onnx_backend import parse_metadata
+
+
+class OpenvinoBackend:
+    """An OpenVINO model (.xml with its .bin) that `rstinynet export` wrote."""
+
+    multiple = 32
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        device: str | None = None,
+        options: RuntimeOptions | None = None,
+    ) -> None:
+        """`device` is OpenVINO's: "CPU" (default), "GPU", "AUTO", ...
+
+        Raises ExportError where OpenVINO is not installed or the file is not such a one.
+        """
+        options = options or RuntimeOptions()
+        if options.providers is not None:
+            raise UsageError("providers are ONNX Runtime's; for OpenVINO give the device")
+        self._origin = str(path)
+        core = _core(self._origin)
+        self.device = (device or "cpu").lower()
+        name = self.device.upper().replace(":", ".")
+        if name != "AUTO" and name.split(".")[0] not in core.available_devices:
+            there = ", ".join(core.available_devices).lower()
+            raise UsageError(f"OpenVINO has no device {device!r} here; it has {there}")
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if options.threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = options.threads
+        if not Path(path).with_suffix(".bin").is_file():
+            weights = Path(path).with_suffix(".bin").name
+            raise ExportError(f"{path}: its weights, {weights}, must lie beside it")
+        try:
+            model = core.read_model(str(path))
+            text = (
+                model.get_rt_info(METADATA_KEY).astype(str)
+                if model.has_rt_info(METADATA_KEY)
+                else None
+            )
+            self.metadata = parse_metadata(text, origin=self._origin)
+            shape = [d.get_length() if d.is_static else None for d in model.inputs[0].partial_shape]
+            self.side = checked_sides(shape, origin=self._origin)
+            self.compiled = core.compile_model(model, name, settings)
+        except RuntimeError as error:
+            raise ExportError(
+                f"{path}: OpenVINO cannot load this file: {str(error).strip().splitlines()[-1]}. "
+                "Export it again with `rstinynet export`"
+            ) from error
+        self.batch = options.batch or 1
+
+    def digest(self) -> str:
+        """See `Backend.digest`."""
+        path = Path(self._origin)
+        return digest_of(path, path.with_suffix(".bin"))
+
+    def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
+        """See `Backend.find`."""
+        output = self.compiled([to_input(images_BHWC)])[0]
+        return candidates(output, count=len(images_BHWC), conf=conf, origin=self._origin)
+
+
+def _core(origin: str) -> Any:
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    try:
+        import openvino
+    except ImportError as error:
+        raise ExportError(
+            f"{origin}: OpenVINO runs this file, and it is not installed: "
+            "pip install 'rs-tinynet[openvino]'"
+        ) from error
+    return openvino.Core()

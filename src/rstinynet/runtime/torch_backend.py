@@ -1,0 +1,77 @@
+"""Weights run by torch: one copy to the device, and only the objects come back."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rstinynet.detections import Detections
+from rstinynet.errors import UsageError
+from rstinynet.model.decode import find
+from rstinynet.runtime.backend import Images, RuntimeOptions
+
+if TYPE_CHECKING:
+    from rstinynet.model.detector import DetectorModel
+
+GPU_BATCH = 8
+"""Tiles of one forward pass where there is a GPU."""
+PAD_MULTIPLE = 32
+
+
+class TorchBackend:
+    """A `DetectorModel`, fused and laid out channels last."""
+
+    side = None
+
+    def __init__(
+        self,
+        model: DetectorModel,
+        *,
+        device: str | None = None,
+        options: RuntimeOptions | None = None,
+    ) -> None:
+        """Without `device` a GPU is used where torch sees one.
+
+        Raises UsageError for a device that torch does not have. `options.threads` sets torch's
+        number for the whole process.
+        """
+        options = options or RuntimeOptions()
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        self._device = _device(device)
+        fused: Any = model.deployed().eval().to(self._device)
+        self.model: DetectorModel = fused.to(memory_format=torch.channels_last)
+        self.multiple = max(PAD_MULTIPLE, *self.model.strides)
+        self.device = str(self._device)
+        self.batch = options.batch or (GPU_BATCH if self._device.type == "cuda" else 1)
+
+    def digest(self) -> str:
+        """See `Backend.digest`."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(values.numpy())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
+        """See `Backend.find`."""
+        images = torch.from_numpy(images_BHWC).to(self._device).permute(0, 3, 1, 2)
+        x_BCHW = (images.float() / 255).contiguous(memory_format=torch.channels_last)
+        return find(self.model(x_BCHW).main, self.model.strides, conf=conf)
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"device {name!r} is not available to torch here; use 'cpu' or leave it out"
+        ) from error
+    return device
