@@ -48,6 +48,7 @@ class OnnxBackend:
         options: RuntimeOptions | None = None,
     ) -> None:
         """Raises ExportError where ONNX Runtime is not installed or the file is not such a one."""
+        self._given = (device, options)
         options = options or RuntimeOptions()
         self._origin = str(path)
         runtime = _runtime(self._origin)
@@ -74,6 +75,10 @@ class OnnxBackend:
         self.device = _short(self.session.get_providers()[0])
         self.batch = options.batch or (1 if self.device == "cpu" else GPU_BATCH)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What a runtime has loaded cannot be sent to another process, but the path can.
+        return _reopen, (self._origin, self._given)
+
     def digest(self) -> str:
         """See `Backend.digest`."""
         return digest_of(Path(self._origin))
@@ -82,6 +87,10 @@ class OnnxBackend:
         """See `Backend.find`."""
         output = self.session.run(None, {self._input: to_input(images_BHWC)})[0]
         return candidates(output, count=len(images_BHWC), conf=conf, origin=self._origin)
+
+
+def _reopen(path: str, given: tuple[str | None, RuntimeOptions | None]) -> OnnxBackend:
+    return OnnxBackend(path, device=given[0], options=given[1])
 
 
 def parse_metadata(text: str | None, *, origin: str) -> WeightsMetadata:

@@ -36,6 +36,7 @@ class OpenvinoBackend:
 
         Raises ExportError where OpenVINO is not installed or the file is not such a one.
         """
+        self._given = (device, options)
         options = options or RuntimeOptions()
         if options.providers is not None:
             raise UsageError("providers are ONNX Runtime's; for OpenVINO give the device")
@@ -70,6 +71,10 @@ class OpenvinoBackend:
             ) from error
         self.batch = options.batch or 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What a runtime has loaded cannot be sent to another process, but the path can.
+        return _reopen, (self._origin, self._given)
+
     def digest(self) -> str:
         """See `Backend.digest`."""
         path = Path(self._origin)
@@ -79,6 +84,10 @@ class OpenvinoBackend:
         """See `Backend.find`."""
         output = self.compiled([to_input(images_BHWC)])[0]
         return candidates(output, count=len(images_BHWC), conf=conf, origin=self._origin)
+
+
+def _reopen(path: str, given: tuple[str | None, RuntimeOptions | None]) -> OpenvinoBackend:
+    return OpenvinoBackend(path, device=given[0], options=given[1])
 
 
 def _core(origin: str) -> Any:

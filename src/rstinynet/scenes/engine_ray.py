@@ -78,7 +78,7 @@ class RayEngine:
         if self._wanted is not None:
             self.workers = min(self.workers, self._wanted)
         self._model = self._ray.put(self._detector)
-        gpus = 1 if self._detector.device.type == "cuda" else 0
+        gpus = int(str(self._detector.device).startswith("cuda"))
         self._remote = self._ray.remote(
             num_cpus=1, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
         )(search_windows)
