@@ -71,6 +71,10 @@ ROWS: dict[str, Row] = {
         says="RFLA's receptive fields instead of anchors inside",
         settings={"loss.candidates": "receptive_field"},
     ),
+    "copy-paste": Row(
+        says="+ copy-paste of tiny objects, half of the samples",
+        settings={"augment.paste_prob": 0.5},
+    ),
     "no-p2": Row(says="- P2 (P3 and P4)", levels="-p3p4"),
     "p5": Row(says="+ P5 (P2 to P5)", levels="-p2p5"),
     "no-p2-p5": Row(says="- P2 + P5 (P3 to P5)", levels="-p3p5"),
