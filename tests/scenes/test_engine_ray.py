@@ -79,7 +79,7 @@ class Fatal(Detector):
     """Kills its own process: the first time, or every time, that a worker searches with it."""
 
     def __init__(self, plain: Detector, flag: Path | None) -> None:
-        self.model, self.metadata, self.device = plain.model, plain.metadata, plain.device
+        super().__init__(plain.backend, plain.metadata)
         self._flag, self._driver = flag, os.getpid()
 
     def detect_batch(self, images: Any, **options: Any) -> list[Detections]:
