@@ -3,7 +3,8 @@
     python benchmarks/scale_out.py --side 4096 --workers 1 2
 
 The scene is noise with bright blobs, tiled and compressed; the model is the shipped one. The start
-of Ray and of its workers is timed apart, since it does not grow with the scenes. Prints one table,
+of Ray and a first search, in which the workers start, are timed apart: that does not grow with the
+scenes. Prints one table,
 and whether each run gave the objects of the first.
 """
 
@@ -54,8 +55,8 @@ def main() -> None:
         for workers in options.workers:
             begin = time.perf_counter()
             with RayEngine(detector, workers=workers) as engine:
-                for _ in range(workers):
-                    stream.predict(detector, small, search, engine=engine)
+                # So large that every worker has imported the package and has the model.
+                stream.predict(detector, scene, search, engine=engine)
                 start = time.perf_counter() - begin
                 run.line(
                     f"ray, {workers}",
