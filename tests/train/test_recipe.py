@@ -42,7 +42,7 @@ def test_paper_recipe_states_the_papers_settings():
     assert (seen.scale, seen.translate, seen.hsv) == ((0.5, 1.5), 0.1, (0.015, 0.7, 0.4))
     assert (seen.degrees, seen.shear, seen.min_box_px, seen.min_visibility) == (0, 0, 2, 0.1)
     assert not any((seen.grey_prob, seen.contrast_prob, seen.blur_prob, seen.noise_prob))
-    assert not any((seen.focus_prob, seen.jpeg_prob, seen.paste_prob, seen.on_device))
+    assert not any((seen.focus_prob, seen.jpeg_prob, seen.paste_prob))
 
 
 @pytest.mark.parametrize(
