@@ -37,14 +37,21 @@ def test_run_writes_its_files(job, tmp_path):
     job = replace(job, out=tmp_path / "run")
     metrics = train(job)
     names = {str(path.relative_to(job.out)) for path in job.out.rglob("*") if path.is_file()}
-    assert names == {
+    assert [name for name in names if name.startswith("tensorboard/events.")]
+    assert {name for name in names if not name.startswith("tensorboard/")} == {
         "args.yaml",
         "assignment.json",
+        "curves.png",
         "env.json",
+        "events.jsonl",
         "metrics.json",
         "results.csv",
         "resume/last.pt",
         "resume/previous.pt",
+        "train_batch0.png",
+        "train_batch1.png",
+        "train_batch2.png",
+        "val_predictions.png",
         "weights/best.safetensors",
         "weights/last.safetensors",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from rstinynet.version import __version__
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """Where a run writes: args.yaml, env.json, assignment.json, results.csv, metrics.json,
-    weights/, resume/."""
+    weights/, resume/; `watch` adds events.jsonl, tensorboard/ and pictures."""
 
     path: Path
 
@@ -37,15 +38,18 @@ class RunFolder:
         """The newest averaged weights."""
         return self.path / "weights" / "last.safetensors"
 
-    def begin(self, args: Mapping[str, Any], device: str) -> None:
-        """Write args.yaml and env.json; UsageError if another run is kept here."""
+    def begin(self, args: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        """Write args.yaml and, with `inputs` (at least the device), env.json.
+
+        UsageError if another run is kept here.
+        """
         if checkpoint.last_path(self.path).exists() or self.last.exists():
             raise UsageError(
                 f"{self.path} holds a run: give another --out, or continue it with "
                 f"--resume {self.path}"
             )
         write_bytes(self.path / "args.yaml", yaml.safe_dump(dict(args), sort_keys=False).encode())
-        write_json(self.path / "env.json", environment(device))
+        write_json(self.path / "env.json", environment(inputs["device"]) | dict(inputs))
 
     def write_results(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write results.csv, a row an epoch; cells of what was not measured stay empty."""
@@ -75,8 +79,27 @@ def environment(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "torch_threads": torch.get_num_threads(),
+        "git": git_state(Path(__file__).parent),
         "device": device,
     }
     if device.startswith("cuda"):
         described["gpu"] = torch.cuda.get_device_name(torch.device(device))
     return described
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and whether files differ from it, where `folder` is kept in git; else None."""
+    if folder.parts[-3:-1] != ("src", "rstinynet"):
+        # Installed, perhaps into an environment that lies in somebody's checkout: not our commit.
+        return None
+    answers = []
+    for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        command = ["git", "-C", str(folder), *question]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if answer.returncode:
+            return None
+        answers.append(answer.stdout.strip())
+    return {"commit": answers[0], "changed": bool(answers[1])}

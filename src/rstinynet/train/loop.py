@@ -32,9 +32,10 @@ from rstinynet.train.job import Job, TrainingStoppedError
 from rstinynet.train.learner import LOSSES, Learner
 from rstinynet.train.norms import with_new_statistics
 from rstinynet.train.optimizer import set_rates
-from rstinynet.train.outcome import Outcome
+from rstinynet.train.outcome import METRICS, Outcome
 from rstinynet.train.overrides import described
-from rstinynet.train.progress import Reporter, StopRequest
+from rstinynet.train.progress import Reporter, StopRequest, batch_line, epoch_line
+from rstinynet.train.watch import Watch
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def train(job: Job) -> dict[str, Any]:
     WeightsError for unusable input; RSTinyNetError if the loss stops being finite.
     """
     trainer = Trainer(job)
-    trainer.outcome.folder.begin(job.as_values(), job.device)
+    trainer.outcome.folder.begin(job.as_values(), trainer.inputs())
     return trainer.run()
 
 
@@ -74,6 +75,7 @@ class Trainer:
         if self.train_set.categories != self.val_set.categories:
             raise DataError(f"{job.data}: the train and val splits have different categories")
         self.outcome = Outcome(job, train_set=self.train_set, val_set=self.val_set)
+        self.watch = Watch(job.out, names=self.recipe.watch, draw=self.recipe.pictures)
         self.batches = Batches(self.train_set, self.recipe, device=job.device)
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.epochs * self.per_epoch
@@ -102,6 +104,14 @@ class Trainer:
         self.stop = StopRequest()
         if state is not None:
             self._restore(state)
+
+    def inputs(self) -> dict[str, Any]:
+        """What the run is made from, besides its settings and this code."""
+        return {
+            "device": self.job.device,
+            "seed": self.recipe.seed,
+            "data": {"train": self.train_set.fingerprint, "val": self.val_set.fingerprint},
+        }
 
     # --- the clock
 
@@ -156,6 +166,8 @@ class Trainer:
             self.say = stack.enter_context(Reporter())
             stack.enter_context(self.stop.listening())
             stack.enter_context(self.batches)
+            settings = self.job.as_values()
+            stack.enter_context(self.watch.running(settings, iteration=self.iteration))
             self.say.line(self._opening())
             self._explain()
             stream = self.batches.stream(self.iteration, self.total, mosaic=self._mosaic)
@@ -202,6 +214,7 @@ class Trainer:
             iteration=position,
             warmup=self.warmup,
         )
+        self.watch.batch(self.iteration, batch, self.train_set.names)
         values = self.learner.learn(batch)
         self.sums = [sum_ + value for sum_, value in zip(self.sums, values, strict=True)]
         self.counted += 1
@@ -255,8 +268,8 @@ class Trainer:
             # Epochs of a few images would otherwise be all writing.
             self.outcome.write(self.learner.ema.module, self._budget(), measured=measured)
             self._save()
-        shown = "" if measured is None else f", val AP {row['ap']} AP50 {row['ap50']}"
-        self.say.line(f"epoch {epoch}: loss {means[0]:.3f}{shown}, {row['minutes']} min")
+        self._show(row, validated=due)
+        self.say.line(epoch_line(row, LOSSES, METRICS))
         self.say.line(report.lost_in_words(row, self.recipe.augment))
 
     def _finish(self) -> dict[str, Any]:
@@ -269,6 +282,7 @@ class Trainer:
                 "minutes": round(self.elapsed_s / 60, 2),
             },
         )
+        self.watch.finish(self.iteration, self.outcome.rows, metrics)
         self.say.line(f"done: val AP {metrics.get('ap')}, weights in {self.outcome.folder.best}")
         return metrics
 
@@ -323,11 +337,23 @@ class Trainer:
         means = [value / max(self.counted, 1) for value in self.sums]
         position = (self.iteration - 1) % self.per_epoch + 1
         epoch = (self.iteration - 1) // self.per_epoch + 1
-        self.say.line(
-            f"epoch {epoch} batch {position}/{self.per_epoch} ({100 * self.done:.1f} %) "
-            f"loss {means[0]:.3f} box {means[1]:.3f} cls {means[2]:.3f} dfl {means[3]:.3f} "
-            f"lr {self.rate:.2e} {rate:.1f} images/s {self.elapsed_s / 60:.1f} min"
-        )
+        losses = dict(zip(LOSSES, means, strict=True))
+        told = losses | {"lr": self.rate, "images_per_second": rate}
+        self.watch.scalars(self.iteration, "train", told)
+        place = f"epoch {epoch} batch {position}/{self.per_epoch}"
+        self.say.line(batch_line(place, told, elapsed_s=self.elapsed_s, done=self.done))
+
+    def _show(self, row: dict[str, Any], *, validated: bool) -> None:
+        """Tell an epoch's numbers to who watches, with a picture if it was validated."""
+        self.watch.epoch(self.iteration, row, METRICS)
+        if validated:
+            self.watch.validation(
+                self.iteration,
+                self.learner.ema.module,
+                self.outcome.metadata(self._budget()),
+                self.val_set,
+                device=self.job.device,
+            )
 
     # --- resume state
 

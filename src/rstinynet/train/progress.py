@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def batch_line(place: str, told: Mapping[str, float], *, elapsed_s: float, done: float) -> str:
+    """One line of a batch: place, means of the losses, rate, time gone and left.
+
+    `told` has the losses, `lr` and `images_per_second`; `done` is the share of the run.
+    """
+    extra = ("lr", "images_per_second")
+    shown = " ".join(f"{name} {told[name]:.3f}" for name in told if name not in extra)
+    left = elapsed_s * (1 - done) / done if done else math.nan
+    return (
+        f"{place} ({100 * done:.1f} %) {shown} lr {told['lr']:.2e} "
+        f"{told['images_per_second']:.1f} images/s {duration(elapsed_s)}, {duration(left)} left"
+    )
+
+
+def epoch_line(row: Mapping[str, Any], losses: Sequence[str], metrics: Sequence[str]) -> str:
+    """One line of an epoch: its losses and, where it was validated, AP by size."""
+    shown = " ".join(f"{name} {row[name]:.3f}" for name in losses)
+    line = f"epoch {row['epoch']}: {shown}"
+    if any(name in row for name in metrics):
+        figures = (f"{name.replace('ap', 'AP', 1)} {_figure(row.get(name))}" for name in metrics)
+        line += f", val {' '.join(figures)}"
+    return f"{line}, {duration(60 * row['minutes'])}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say it: 42 s, 12.3 min, 5 h 07 min, or ? where they are not known."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def _figure(value: float | None) -> str:
+    """An AP in percent; `-` where there is nothing to find."""
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 class Reporter:

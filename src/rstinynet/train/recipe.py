@@ -79,6 +79,10 @@ class Recipe:
     """Repeat-factor sampling's threshold: images of classes rarer than this come more often."""
     workers: int = 2
     """Threads that prepare batches."""
+    watch: str = "tensorboard"
+    """Who is told of the run, separated by commas: tensorboard, wandb, mlflow, a plugin; none."""
+    pictures: bool = True
+    """Draw the first batches, what is found in validation, and the curves."""
     cache: CacheKind = "memory"
     """Where decoded training images are kept, so that each is decoded once."""
     cache_gib: float = 4.0
