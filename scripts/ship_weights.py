@@ -3,8 +3,8 @@
     .venv/bin/python scripts/ship_weights.py RUN/weights/best.safetensors --data DIR
 
 Evaluates on the validation split, at each of the given resize factors, and keeps the one with the
-best AP; chooses each class's default confidence there (largest F1 at IoU .5); stores both, in half
-precision, under src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
+best AP; chooses there the temperature that brings scores nearest to precision, and each class's
+default confidence (largest F1 at IoU .5); stores all three, in half precision, under src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 
 from rstinynet.data.folder import open_split
+from rstinynet.detections import Detections
+from rstinynet.evaluate.calibration import best_temperature, outcomes, reliability, tempered
 from rstinynet.evaluate.coco import MAX_DET, evaluate
 from rstinynet.evaluate.run import detector_cap, find_objects
 from rstinynet.evaluate.thresholds import best_thresholds
@@ -55,6 +57,17 @@ def main() -> None:
         if best is None or evaluation.as_dict()["ap"] > best[2].as_dict()["ap"]:
             best = scale, found, evaluation
     scale, found, evaluation = best
+    scores, right = outcomes(labelled, found)
+    temperature = best_temperature(scores, right)
+    found = {
+        id_: Detections(each.boxes, tempered(each.scores, temperature).astype("f4"), each.labels)
+        for id_, each in found.items()
+    }
+    before, after = reliability(scores, right), reliability(tempered(scores, temperature), right)
+    print(
+        f"temperature {temperature:.3f}: calibration error {before.ece:.3f} to {after.ece:.3f}",
+        file=sys.stderr,
+    )
     thresholds = best_thresholds(labelled, found)
     for name, point in zip(labelled.names, thresholds, strict=True):
         print(
@@ -67,6 +80,7 @@ def main() -> None:
         metadata.model_dump()
         | {
             "scale": scale,
+            "temperature": temperature,
             "conf": min(point.conf for point in thresholds),
             "class_conf": tuple(point.conf for point in thresholds),
             "metrics": {key: report[key] for key in HEADLINES},

@@ -49,6 +49,23 @@ def test_conf_comes_from_the_metadata_by_class_and_can_be_given(
     assert found.labels.tolist() == [1]
 
 
+def test_a_temperature_changes_scores_and_nothing_else(
+    detector: Detector, metadata: WeightsMetadata, paint: Callable[..., np.ndarray]
+) -> None:
+    image = paint(64, 64, [(5, 5, 15, 15), (30, 30, 40, 40)])
+    plain = detector.detect(image, conf=0.01)
+    warm = metadata.model_copy(update={"temperature": 2.0})
+    found = Detector(detector.model, warm, device="cpu").detect(image, conf=0.01)
+    expected = 1 / (1 + np.sqrt(1 / plain.scores - 1))
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+    np.testing.assert_array_equal(found.boxes, plain.boxes)
+    least = float(found.scores.min())
+    for conf, count in ((np.nextafter(np.float32(least), np.float32(0)), 2), (least + 1e-4, 0)):
+        kept = Detector(detector.model, warm, device="cpu").detect(image, conf=float(conf))
+        assert (kept.scores >= least).sum() >= count
+        assert (kept.scores > conf).all()
+
+
 def test_a_batch_is_its_images(detector: Detector, paint: Callable[..., np.ndarray]) -> None:
     images = [paint(64, 80, [(x, 10, x + 9, 20)]) for x in (5, 30, 60)]
     together = detector.detect_batch(images)

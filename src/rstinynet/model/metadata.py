@@ -49,6 +49,9 @@ class WeightsMetadata(BaseModel):
     """Default confidence for prediction."""
     class_conf: tuple[float, ...] | None = None
     """Default confidence by class, where chosen on validation data."""
+    temperature: float = Field(default=1.0, gt=0)
+    """What logits are divided by so that a score is near the share of its boxes that are right;
+    `conf` and `class_conf` are compared with scores after it."""
     licence: str = "unknown"
     """Licence of the weights, from their training data."""
     data_fingerprint: str = ""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rstinynet import boxes as box
 from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
+from rstinynet.evaluate.calibration import tempered
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, RuntimeOptions
 from rstinynet.runtime.opening import open_model
@@ -125,8 +126,12 @@ class Detector:
             found = (predict(self, image, tiled).detections for image in images)
             return [one.sorted_by_score()[:max_det] for one in found]
         batch, factors = self._prepare(images, factor)
+        temperature = self.metadata.temperature
         results = []
-        for raw in self.backend.find(batch, conf=lowest):
+        for raw in self.backend.find(batch, conf=_before_temperature(lowest, temperature)):
+            if temperature != 1:
+                scores = tempered(raw.scores, temperature).astype(np.float32)
+                raw = Detections(raw.boxes, scores, raw.labels)[scores > lowest]
             back = box.clip(raw.boxes / factors, width=width, height=height)
             raw = Detections(back.astype(np.float32), raw.scores, raw.labels)
             useful = (box.area(raw.boxes) > 0) & np.isfinite(raw.boxes).all(axis=1)
@@ -175,6 +180,13 @@ class Detector:
         if own is None:
             return self.metadata.conf, None
         return min(own), np.asarray(own, np.float32)
+
+
+def _before_temperature(conf: float, temperature: float) -> float:
+    """A raw score at or below the one that the temperature turns into `conf`."""
+    if temperature == 1:
+        return conf
+    return max(0.0, float(tempered(np.array([conf]), 1 / temperature)[0]) * (1 - 1e-5))
 
 
 def _size(images: Sequence[Image]) -> tuple[int, int]:
