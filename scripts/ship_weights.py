@@ -4,7 +4,8 @@
 
 Evaluates on the validation split, at each of the given resize factors, and keeps the one with the
 best AP; chooses there the temperature that brings scores nearest to precision, and each class's
-default confidence (largest F1 at IoU .5); stores all three, in half precision, under src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
+default confidence (largest F1 at IoU .5); stores all three, in half precision, under
+src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from rstinynet.errors import DataError
+
+_FILTERING = threading.Lock()
+"""Images are read in threads, and changing the warnings' filters is not safe there."""
 
 RgbArray = npt.NDArray[np.uint8]
 """(H, W, 3) red, green, blue."""
@@ -72,7 +76,7 @@ def _tiff_bands(path: Path) -> npt.NDArray[np.generic] | None:
     for what it reads better: colours by palette, and what GDAL cannot read.
     """
     try:
-        with warnings.catch_warnings():
+        with _FILTERING, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as raster:
                 if raster.colorinterp[0] == ColorInterp.palette:
