@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
-from rstinynet.detections import Detections
+from rstinynet.detections import Detections, Float32Array
 from rstinynet.errors import ExportError, UsageError
 from rstinynet.model.metadata import METADATA_KEY, WeightsMetadata
 from rstinynet.runtime.backend import (
@@ -83,9 +84,13 @@ class OnnxBackend:
         """See `Backend.digest`."""
         return digest_of(Path(self._origin))
 
+    def output(self, x_BCHW: Float32Array) -> Float32Array:
+        """What the file itself gives for inputs in [0, 1]; see `backend.candidates`."""
+        return np.asarray(self.session.run(None, {self._input: x_BCHW})[0], np.float32)
+
     def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
         """See `Backend.find`."""
-        output = self.session.run(None, {self._input: to_input(images_BHWC)})[0]
+        output = self.output(to_input(images_BHWC))
         return candidates(output, count=len(images_BHWC), conf=conf, origin=self._origin)
 
 

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rstinynet.detections import Detections
+import numpy as np
+
+from rstinynet.detections import Detections, Float32Array
 from rstinynet.errors import ExportError, UsageError
 from rstinynet.model.metadata import METADATA_KEY
 from rstinynet.runtime.backend import (
@@ -47,7 +49,11 @@ class OpenvinoBackend:
         if name != "AUTO" and name.split(".")[0] not in core.available_devices:
             there = ", ".join(core.available_devices).lower()
             raise UsageError(f"OpenVINO has no device {device!r} here; it has {there}")
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        # On processors with bfloat16 OpenVINO would compute in it, and boxes move by many pixels.
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
         if not Path(path).with_suffix(".bin").is_file():
@@ -80,9 +86,13 @@ class OpenvinoBackend:
         path = Path(self._origin)
         return digest_of(path, path.with_suffix(".bin"))
 
+    def output(self, x_BCHW: Float32Array) -> Float32Array:
+        """What the file itself gives for inputs in [0, 1]; see `backend.candidates`."""
+        return np.asarray(self.compiled([x_BCHW])[0], np.float32)
+
     def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
         """See `Backend.find`."""
-        output = self.compiled([to_input(images_BHWC)])[0]
+        output = self.output(to_input(images_BHWC))
         return candidates(output, count=len(images_BHWC), conf=conf, origin=self._origin)
 
 

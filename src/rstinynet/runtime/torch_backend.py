@@ -23,7 +23,7 @@ PAD_MULTIPLE = 32
 class TorchBackend:
     """A `DetectorModel`, fused and laid out channels last."""
 
-    side = None
+    side: int | None = None
 
     def __init__(
         self,

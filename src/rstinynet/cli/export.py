@@ -1,0 +1,83 @@
+"""`rstinynet export`: weights as a file that runs without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    weights: Annotated[str, typer.Argument(help="Weights file, or name of shipped weights.")],
+    format: Annotated[str, typer.Option(help="onnx or openvino.")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. (default: the weights' name, here)")
+    ] = None,
+    imgsz: Annotated[
+        int | None,
+        typer.Option(help="Side of the square input, a multiple of 32. (default: the weights')"),
+    ] = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 20.")] = 18,
+    half: Annotated[bool, typer.Option("--half", help="Weights in float16.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Eight bits, calibrated on --calibrate (openvino).")
+    ] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Folder of images like those the model is for.")
+    ] = None,
+    nms: Annotated[bool, typer.Option("--nms", help="Suppress overlaps inside the graph.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled data: measure AP before and after.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
+    json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
+) -> None:
+    """Export weights to ONNX or OpenVINO, and check that the file gives what they give.
+
+    The report stands beside the file as NAME.export.json. Exit code 5 where the file cannot be
+    made or its outputs, or its AP on --data, differ by more than the tolerance.
+    """
+    import json as json_text
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    from rstinynet.errors import ExportError
+
+    if int8 != (calibrate is not None):
+        raise ExportError(
+            "INT8 needs images to calibrate on: give --int8 and --calibrate FOLDER together"
+        )
+    try:
+        from rstinynet.export.run import ExportSettings, export_model
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"export needs {error.name}, which is not installed: pip install 'rs-tinynet[export]'"
+        ) from error
+    settings = ExportSettings(
+        format=format,  # type: ignore[arg-type]
+        imgsz=imgsz,
+        opset=opset,
+        half=half,
+        calibrate=calibrate,
+        nms=nms,
+    )
+    report = export_model(weights, out, settings=settings, data=data, split=split)
+    if json:
+        print(json_text.dumps(report))
+        return
+    console = Console(highlight=False)
+    size = report["bytes"] / 1e6
+    console.print(
+        f"[green]done[/] {escape(report['file'])}: {report['model']} at {report['imgsz']} px, "
+        f"{report['precision']}, {size:.1f} MB",
+        soft_wrap=True,
+    )
+    for name, found in report["compared"].items():
+        text = found
+        if isinstance(found, dict):
+            text = ", ".join(f"{key} {value:.2g}" for key, value in found.items())
+        console.print(f"  {name}: {text}", soft_wrap=True)
+    if "ap_after" in report:
+        console.print(f"  AP {report['ap_after']:.4f}, {report['ap_before']:.4f} before")

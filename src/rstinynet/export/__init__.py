@@ -1,0 +1,1 @@
+"""Exported models: made, quantised, checked against torch, described and packed."""

@@ -1,0 +1,120 @@
+"""Whether an exported model gives what its weights give: raw outputs, and AP where there is data.
+
+Float: the largest difference over every anchor. Half precision and INT8 round, so single anchors
+may differ much; there the scores of all anchors are held to a mean, and AP to a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from rstinynet.data.annotations import LabelledSet
+from rstinynet.detections import Float32Array
+from rstinynet.errors import ExportError
+from rstinynet.evaluate.classes import match_classes
+from rstinynet.evaluate.coco import MAX_DET, evaluate
+from rstinynet.evaluate.run import detector_cap, find_objects
+from rstinynet.model.decode import decode
+from rstinynet.model.detector import DetectorModel
+from rstinynet.scenes.detector import Detector
+
+Precision = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """What a difference may be."""
+
+    boxes_px: float | None
+    """Largest of a side of a box, pixels of the input; None: not asked."""
+    scores_max: float | None
+    """Largest of a score; None: not asked."""
+    scores_mean: float
+    """Mean over all scores."""
+    ap: float
+    """Loss of AP, in [0, 1]."""
+
+
+TOLERANCES: dict[Precision, Tolerance] = {
+    "float32": Tolerance(boxes_px=0.05, scores_max=1e-3, scores_mean=1e-5, ap=0.001),
+    "float16": Tolerance(boxes_px=None, scores_max=0.05, scores_mean=1e-3, ap=0.002),
+    "int8": Tolerance(boxes_px=None, scores_max=None, scores_mean=0.01, ap=0.01),
+}
+
+
+def torch_output(model: DetectorModel, x_BCHW: Float32Array) -> Float32Array:
+    """(B, 4 + C, A) xywh and scores of a torch model, as an exported one gives them."""
+    with torch.inference_mode():
+        boxes, scores = decode(model(torch.from_numpy(x_BCHW)).main, model.strides)
+    low, high = boxes[..., :2], boxes[..., 2:]
+    whole = torch.cat([(low + high) / 2, high - low, scores], dim=-1).transpose(1, 2)
+    return np.asarray(whole.numpy(), np.float32)
+
+
+def compare(
+    wanted: Float32Array, got: Float32Array, *, precision: Precision, where: str
+) -> dict[str, float]:
+    """The differences; ExportError beyond the tolerance of `precision`."""
+    if wanted.shape != got.shape:
+        raise ExportError(f"{where}: the output is {got.shape}, and torch's is {wanted.shape}")
+    apart = np.abs(wanted - got)
+    if not np.isfinite(apart).all():
+        raise ExportError(f"{where}: the output has values that are not finite")
+    found = {
+        "boxes_px_max": float(apart[:, :4].max()),
+        "scores_max": float(apart[:, 4:].max()),
+        "scores_mean": float(apart[:, 4:].mean()),
+    }
+    allowed = TOLERANCES[precision]
+    limits = {
+        "boxes_px_max": allowed.boxes_px,
+        "scores_max": allowed.scores_max,
+        "scores_mean": allowed.scores_mean,
+    }
+    for name, limit in limits.items():
+        if limit is not None and found[name] > limit:
+            raise ExportError(
+                f"{where}: the exported model does not equal its weights: {name} is "
+                f"{found[name]:.2g}, and {limit:g} is the most for {precision}"
+            )
+    return found
+
+
+def average_precision(detector: Detector, labelled: LabelledSet) -> float:
+    """AP of a detector on a labelled split, as `rstinynet val` measures it."""
+    match = match_classes(detector.names, data_names=labelled.names)
+    cap = detector_cap(MAX_DET)
+    found = find_objects(
+        lambda images: detector.detect_batch(images, conf=0.001, max_det=cap), labelled
+    )
+    translated = {at: match.translate(one) for at, one in found.items()}
+    return float(evaluate(labelled, translated).as_dict()["ap"])
+
+
+def compare_ap(
+    before: float, after: float, *, precision: Precision, where: Path
+) -> dict[str, float]:
+    """AP of the weights and of the file; ExportError where more is lost than allowed."""
+    limit = TOLERANCES[precision].ap
+    if before - after > limit:
+        raise ExportError(
+            f"{where}: AP is {after:.4f}, and {before:.4f} before the export; {limit:g} is the "
+            f"most that {precision} may lose. Calibrate on more images like those it is for, or "
+            "export in float"
+        )
+    return {"ap_before": before, "ap_after": after}
+
+
+def inputs(images: Sequence[Any], *, imgsz: int) -> Float32Array:
+    """(B, 3, S, S) of RGB images cut, or padded with grey, to the model's square."""
+    x = np.full((len(images), imgsz, imgsz, 3), 114, np.uint8)
+    for slot, image in zip(x, images, strict=True):
+        part = image[:imgsz, :imgsz]
+        slot[: part.shape[0], : part.shape[1]] = part
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2).astype(np.float32) / 255)

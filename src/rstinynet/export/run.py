@@ -1,0 +1,226 @@
+"""Exporting from start to end: make, check against torch, write, and report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx
+
+from rstinynet.data.folder import open_split
+from rstinynet.data.image import read_rgb
+from rstinynet.detections import Float32Array
+from rstinynet.errors import ExportError
+from rstinynet.export import check, onnx_file, openvino_file
+from rstinynet.files import write_json
+from rstinynet.model.detector import DetectorModel
+from rstinynet.model.metadata import WeightsMetadata
+from rstinynet.model.weights import load_weights
+from rstinynet.runtime.torch_backend import TorchBackend
+from rstinynet.scenes.detector import Detector
+from rstinynet.scenes.sources import SUFFIXES
+
+Format = Literal["onnx", "openvino"]
+SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
+MOST_CALIBRATION = 128
+"""Most images that calibration reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSettings:
+    """What to export, and how."""
+
+    format: Format = "onnx"
+    imgsz: int | None = None
+    """Side of the input; None: of the weights' tiles as the model sees them."""
+    opset: int = onnx_file.DEFAULT_OPSET
+    half: bool = False
+    calibrate: Path | None = None
+    """A folder of images; INT8 where it is given."""
+    nms: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in get_args(Format):
+            raise ExportError(
+                f"the format must be {' or '.join(get_args(Format))}, not {self.format!r}"
+            )
+        if self.imgsz is not None:
+            onnx_file.checked_size(self.imgsz)
+        if self.calibrate is not None and self.half:
+            raise ExportError("a model is either half precision or INT8: leave out one of the two")
+        if self.calibrate is not None and self.format == "onnx":
+            raise ExportError("INT8 is made in the format openvino: give --format openvino")
+        if self.nms and self.calibrate is not None:
+            raise ExportError("NMS inside the graph is for float models: leave out one of the two")
+
+    @property
+    def precision(self) -> check.Precision:
+        """Of the weights in the file."""
+        if self.calibrate is not None:
+            return "int8"
+        return "float16" if self.half else "float32"
+
+
+def export_model(
+    weights: Path | str,
+    out: Path | None = None,
+    *,
+    settings: ExportSettings,
+    data: Path | None = None,
+    split: str = "val",
+) -> dict[str, Any]:
+    """Write the exported model and, beside it, the report that is returned.
+
+    `out` defaults to the name of the weights in the working folder. The file is checked before it
+    gets its name, against torch on a real and a random image, and by AP on `data`. Raises
+    ExportError beyond the tolerances of `check`, WeightsError for weights that cannot be used.
+    """
+    model, metadata = load_weights(weights)
+    suffix = SUFFIX[settings.format]
+    path = out or Path(f"{Path(str(weights)).stem}{suffix}")
+    if path.suffix.lower() != suffix:
+        raise ExportError(f"a file of the format {settings.format} ends in {suffix}, not {path}")
+    side = settings.imgsz or -(-round(metadata.imgsz * metadata.scale) // 32) * 32
+    made = onnx_file.build_onnx(
+        model,
+        metadata,
+        imgsz=side,
+        opset=settings.opset,
+        half=settings.half and settings.format == "onnx",
+        nms=settings.nms,
+    )
+    beside = path.with_name(f".{path.stem}.part{suffix}")
+    try:
+        _write(beside, made, model, settings, side)
+        report = _checked(beside, path, (model, metadata), settings, side)
+        if data is not None:
+            report |= _ap(beside, (model, metadata), settings, side, open_split(data, split))
+        if settings.format == "openvino":
+            beside.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+        beside.with_suffix(".bin").unlink(missing_ok=True)
+    write_json(path.with_suffix(".export.json"), report)
+    return report
+
+
+def _write(
+    path: Path, made: onnx.ModelProto, model: DetectorModel, settings: ExportSettings, side: int
+) -> None:
+    if settings.format == "onnx":
+        onnx_file.write_onnx(path, made)
+        return
+    converted = openvino_file.to_openvino(made)
+    if settings.calibrate is not None:
+        images = check.inputs(calibration_images(settings.calibrate), imgsz=side)
+        keep = ["decode/", *last_convolutions(model)]
+        converted = openvino_file.quantise(converted, list(images[:, None]), keep=keep)
+    openvino_file.write_openvino(path, converted, half=settings.half)
+
+
+def last_convolutions(model: DetectorModel) -> list[str]:
+    """Names of the head's last convolutions, of classes and of sides."""
+    branches = {"box": model.head.box, "classify": model.head.classify}
+    return [
+        f"head.{kind}.{level}.{len(list(branch.children())) - 1}"
+        for kind, levels in branches.items()
+        for level, branch in enumerate(levels)
+    ]
+
+
+def calibration_images(folder: Path) -> list[Any]:
+    """Up to `MOST_CALIBRATION` images of a folder, spread evenly; ExportError without any."""
+    paths = (
+        sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if folder.is_dir()
+        else []
+    )
+    if not paths:
+        raise ExportError(
+            f"calibration needs a folder of images like those the model is for; {folder} has none"
+        )
+    chosen = np.unique(np.linspace(0, len(paths) - 1, MOST_CALIBRATION).round().astype(int))
+    return [read_rgb(paths[at]) for at in chosen]
+
+
+def _checked(
+    beside: Path,
+    path: Path,
+    source: tuple[DetectorModel, WeightsMetadata],
+    settings: ExportSettings,
+    side: int,
+) -> dict[str, Any]:
+    """The report of a file just written, compared with torch."""
+    model, metadata = source
+    report: dict[str, Any] = {
+        "file": path.name,
+        "format": settings.format,
+        "model": metadata.model,
+        "imgsz": side,
+        "opset": settings.opset,
+        "precision": settings.precision,
+        "nms": settings.nms,
+        "bytes": beside.stat().st_size
+        + (beside.with_suffix(".bin").stat().st_size if settings.format == "openvino" else 0),
+    }
+    detector = Detector.load(beside, device="cpu")
+    if settings.nms:
+        return report | {"compared": _compare_objects(detector, source, side)}
+    fused = model.deployed()
+    return report | {
+        "compared": {
+            name: check.compare(
+                check.torch_output(fused, x),
+                detector.backend.output(x),  # type: ignore[attr-defined]
+                precision=settings.precision,
+                where=f"{path} on {name}",
+            )
+            for name, x in _trials(side).items()
+        },
+    }
+
+
+def _trials(side: int) -> dict[str, Float32Array]:
+    """A piece of the scene that ships with the package, and noise, two images each."""
+    with resources.as_file(resources.files("rstinynet") / "samples" / "vegas_pan.tif") as scene:
+        image = read_rgb(scene)
+    real = check.inputs([image, image[::-1, ::-1]], imgsz=side)
+    noise = np.random.default_rng(0).random((2, 3, side, side), np.float32)
+    return {"a real image": real, "random values": noise}
+
+
+def _compare_objects(
+    detector: Detector, source: tuple[DetectorModel, WeightsMetadata], side: int
+) -> dict[str, Any]:
+    """With NMS inside: the objects found in a real image, by both."""
+    x = _trials(side)["a real image"]
+    image = np.ascontiguousarray((x[0] * 255).round().astype(np.uint8).transpose(1, 2, 0))
+    iou = onnx_file.NMS_IOU
+    wanted = Detector(source[0], source[1], device="cpu").detect(image, conf=0.1, iou=iou)
+    got = detector.detect(image, conf=0.1, iou=iou)
+    apart = abs(len(wanted) - len(got))
+    if apart > 0.02 * max(len(wanted), 50):
+        raise ExportError(
+            f"with NMS inside {len(got)} objects are found where the weights find {len(wanted)}"
+        )
+    return {"objects": len(got), "objects_before": len(wanted)}
+
+
+def _ap(
+    beside: Path,
+    source: tuple[DetectorModel, WeightsMetadata],
+    settings: ExportSettings,
+    side: int,
+    labelled: Any,
+) -> dict[str, float]:
+    squared = TorchBackend(source[0], device="cpu")
+    # The same square for both, so that only the runtime differs.
+    squared.side = side
+    exported = Detector.load(beside, device="cpu")
+    before = check.average_precision(Detector(squared, exported.metadata), labelled)
+    after = check.average_precision(exported, labelled)
+    return check.compare_ap(before, after, precision=settings.precision, where=beside)

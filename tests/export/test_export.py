@@ -1,0 +1,262 @@
+"""`rstinynet export` end to end, and what exported files are refused for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import resources
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import rstinynet
+from rstinynet.cli.main import run
+from rstinynet.data.image import read_rgb
+from rstinynet.data.synthetic import make_synthetic
+from rstinynet.errors import ExportError
+from rstinynet.export import check
+from rstinynet.export.graph import Graph
+from rstinynet.export.run import calibration_images, last_convolutions
+from rstinynet.model.presets import build
+from rstinynet.model.weights import WeightsMetadata, load_weights, save_weights
+
+SIDE = 96
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A model whose fresh head finds something everywhere, with thresholds to match."""
+    torch.manual_seed(0)
+    model = build("yolo11n", 2)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.fill_(0.03)
+    with torch.no_grad():
+        for branch in model.head.classify:
+            branch[-1].bias.zero_()
+        maps = model.eval()(torch.rand(1, 3, SIDE, SIDE)).main
+        for branch, level in zip(model.head.classify, maps, strict=True):
+            factor = 1.5 / level[0, 64:].std()
+            branch[-1].weight.mul_(factor)
+            branch[-1].bias.fill_(float(-2 - level[0, 64:].mean() * factor))
+    metadata = WeightsMetadata(
+        model="yolo11n",
+        names=("vehicle", "storage-tank"),
+        category_ids=(1, 4),
+        imgsz=SIDE,
+        conf=0.3,
+        gsd_m=(0.2, 0.4),
+    )
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, model, metadata)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(weights, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
+    assert run(["export", str(weights), "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(1).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+
+
+def same(first, second):
+    assert len(first) == len(second) > 0
+    np.testing.assert_allclose(first.boxes, second.boxes, atol=0.05)
+    np.testing.assert_allclose(first.scores, second.scores, atol=1e-3)
+    np.testing.assert_array_equal(first.labels, second.labels)
+
+
+def test_the_file_gives_the_same_detector(weights, exported, image):
+    ours, theirs = rstinynet.load(weights, device="cpu"), rstinynet.load(exported)
+    assert theirs.names == ours.names
+    same(ours.detect(image), theirs.detect(image))
+    with pytest.raises(rstinynet.UsageError, match="no torch model"):
+        _ = theirs.model
+
+
+def test_openvino_too(weights, tmp_path, image):
+    path = tmp_path / "tiny.xml"
+    assert run(["export", str(weights), "--format", "openvino", "--out", str(path)]) == 0
+    options = rstinynet.RuntimeOptions(threads=1, batch=2)
+    detector = rstinynet.load(path, options=options)
+    assert detector.batch == 2
+    same(rstinynet.load(weights, device="cpu").detect(image), detector.detect(image))
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(ExportError, match="beside it"):
+        rstinynet.load(path)
+
+
+def test_nms_inside_gives_the_same_objects(weights, tmp_path, image):
+    path = tmp_path / "nms.onnx"
+    assert run(["export", str(weights), "--nms", "--out", str(path)]) == 0
+    same(rstinynet.load(weights, device="cpu").detect(image), rstinynet.load(path).detect(image))
+
+
+def test_half_is_half_the_size(tmp_path):
+    sizes = {}
+    for option in ([], ["--half"]):
+        path = tmp_path / f"m{len(option)}.onnx"
+        assert run(["export", "rs-tinynet-lite", "--imgsz", "96", "--out", str(path), *option]) == 0
+        sizes[len(option)] = path.stat().st_size
+    assert sizes[1] < 0.6 * sizes[0]
+    report = json.loads(path.with_suffix(".export.json").read_text())
+    assert report["precision"] == "float16"
+    assert report["compared"]["a real image"]["scores_max"] > 0
+
+
+def test_int8_keeps_the_last_convolutions_in_float(tmp_path):
+    with resources.as_file(resources.files("rstinynet") / "samples" / "vegas_pan.tif") as scene:
+        image = read_rgb(scene)
+    (tmp_path / "images").mkdir()
+    for at in range(4):
+        part = image[600 : 600 + SIDE, 200 * at : 200 * at + SIDE]
+        cv2.imwrite(str(tmp_path / "images" / f"{at}.png"), part)
+    path = tmp_path / "q.xml"
+    chosen = ["--format", "openvino", "--imgsz", str(SIDE), "--out", str(path)]
+    calibrated = ["--int8", "--calibrate", str(tmp_path / "images")]
+    assert run(["export", "rs-tinynet-lite", *chosen, *calibrated]) == 0
+    report = json.loads(path.with_suffix(".export.json").read_text())
+    assert 0 < report["compared"]["a real image"]["scores_mean"] < 0.01
+    text = path.read_text()
+    model, _ = load_weights("rs-tinynet-lite")
+    for name in last_convolutions(model):
+        assert f'"{name}"' in text
+        assert f"{name}/WithoutBiases/fq_" not in text
+    assert "head.classify.0.0.conv/WithoutBiases/fq_" in text
+
+
+def test_weights_beyond_half_precision_are_refused():
+    with pytest.raises(ExportError, match="float16"):
+        Graph(half=True).constant([1e6])
+
+
+def test_an_image_larger_than_the_square_is_searched_by_tiles(exported):
+    image = np.random.default_rng(2).integers(0, 255, (150, 200, 3), np.uint8)
+    found = rstinynet.load(exported).detect(image)
+    assert (found.boxes[:, 2] > SIDE).any()
+    assert (found.boxes <= (200, 150, 200, 150)).all()
+
+
+def test_ap_is_measured_before_and_after(weights, tmp_path, capsys):
+    data = tmp_path / "data"
+    make_synthetic(data, images=2, size=SIDE, seed=3).rename(data / "val.json")
+    arguments = ["--data", str(data), "--json", "--out", str(tmp_path / "m.onnx")]
+    assert run(["export", str(weights), *arguments]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ap_after"] == pytest.approx(report["ap_before"], abs=1e-3)
+    assert run(["val", "--model", str(tmp_path / "m.onnx"), "--data", str(data), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["architecture"] == "yolo11n"
+
+
+def test_deepness_reads_its_keys(exported):
+    """As the plugin does: every value JSON, one output of one size, sides and classes from it."""
+    model = onnx.load(exported)
+    assert model.ir_version == 9
+    assert [one.version for one in model.opset_import] == [18]
+    read = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(read["model_type"]) == "Detector"
+    assert json.loads(read["det_type"]) == "YOLO_Ultralytics"
+    assert json.loads(read["class_names"]) == {"0": "vehicle", "1": "storage-tank"}
+    assert json.loads(read["tile_size"]) == SIDE
+    assert json.loads(read["resolution"]) == 30.0
+    assert 0 < json.loads(read["det_conf"]) < 1
+    (output,) = model.graph.output
+    dims = [d.dim_value or d.dim_param for d in output.type.tensor_type.shape.dim]
+    assert dims == ["batch", 4 + 2, (SIDE // 8) ** 2 + (SIDE // 16) ** 2 + (SIDE // 32) ** 2]
+    (entry,) = model.graph.input
+    dims = [d.dim_value or d.dim_param for d in entry.type.tensor_type.shape.dim]
+    assert dims == ["batch", 3, SIDE, SIDE]
+
+
+def test_exported_models_run_without_torch(exported, tmp_path):
+    code = (
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'torch':\n"
+        "            raise ModuleNotFoundError(name, name='torch')\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "from rstinynet.data.synthetic import make_synthetic\n"
+        "from rstinynet.cli.main import run\n"
+        "folder, model = sys.argv[1:]\n"
+        "from pathlib import Path\n"
+        "made = make_synthetic(Path(folder) / 'd', images=2, size=96, seed=3)\n"
+        "made.rename(made.with_name('val.json'))\n"
+        "images = str(made.parent / 'images')\n"
+        "codes = run(['predict', images, '--out', folder + '/out', '--model', model]), run(['val',"
+        " '--model', model, '--data', folder + '/d'])\n"
+        "assert 'torch' not in sys.modules\n"
+        "sys.exit(max(codes))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(exported)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "out").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--opset", "99"], "opset must be"),
+        (["--imgsz", "100"], "96 is near"),
+        (["--format", "tflite"], "onnx or openvino"),
+        (["--int8"], "--calibrate"),
+        (["--out", "x.pt"], "ends in .onnx"),
+        (["--nms", "--format", "openvino", "--int8", "--calibrate", "."], "NMS"),
+    ],
+)
+def test_refused_options(weights, options, message, capsys):
+    assert run(["export", str(weights), *options]) == 5
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_refused_files(tmp_path, exported):
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(exported.read_bytes()[:5000])
+    with pytest.raises(ExportError, match="cannot load"):
+        rstinynet.load(damaged)
+    foreign = onnx.load(exported)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(ExportError, match="not exported by rstinynet"):
+        rstinynet.load(tmp_path / "foreign.onnx")
+    with pytest.raises(rstinynet.WeightsError, match="no exported model"):
+        rstinynet.load(tmp_path / "missing.onnx")
+    with pytest.raises(rstinynet.UsageError, match="ONNX Runtime has no"):
+        rstinynet.load(exported, device="nonsense")
+
+
+def test_calibration_without_images(tmp_path):
+    with pytest.raises(ExportError, match="has none"):
+        calibration_images(tmp_path)
+
+
+def test_another_output_is_refused():
+    wanted = np.zeros((1, 6, 9), np.float32)
+    with pytest.raises(ExportError, match="does not equal"):
+        check.compare(wanted, wanted + 0.1, precision="float32", where="here")
+    with pytest.raises(ExportError, match="the output is"):
+        check.compare(wanted, wanted[:, :5], precision="float32", where="here")
+    with pytest.raises(ExportError, match="the most that int8 may lose"):
+        check.compare_ap(0.5, 0.4, precision="int8", where=__file__)
+
+
+def test_the_head_ends_in_convolutions_that_stay_in_float():
+    model = build("rs-tinynet-n", 2).deployed()
+    modules = dict(model.named_modules())
+    names = last_convolutions(model)
+    assert len(names) == 2 * len(model.strides)
+    assert all(isinstance(modules[name], torch.nn.Conv2d) for name in names)
