@@ -130,3 +130,24 @@ def test_a_crowd_is_merged_once_each_in_seconds() -> None:
     boxes = np.concatenate([low, low + 6], axis=1).astype(np.float32)
     truth = Detections(boxes, np.linspace(0.9, 0.3, 40_000).astype(np.float32), x % 3)
     same(merged(truth, (1810, 1810), 256, 64), truth[best_first(truth)])
+
+
+@QUICK
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 60), turned=st.booleans())
+def test_overlapping_neighbours_on_a_seam_come_out_as_many_as_they_are(
+    seed: int, count: int, turned: bool
+) -> None:
+    """Two tiles see each object half a pixel apart: none may be reported twice, none lost."""
+    rng = np.random.default_rng(seed)
+    middle = rng.uniform([76, 20], [116, 108], (count, 2))[:, :: -1 if turned else 1]
+    half = rng.uniform(4, 6, (count, 2))
+    boxes = np.concatenate([middle - half, middle + half], axis=1)
+    scores = rng.permutation(np.linspace(0.3, 0.9, count)).astype(np.float32)
+    width, height = (128, 192) if turned else (192, 128)
+    merger = SeamMerger(width, height, margin=32)
+    for row in rows(width, height, tile=128, overlap=64):
+        for window in row:
+            moved = (boxes + rng.uniform(-0.5, 0.5, boxes.shape)).astype(np.float32)
+            found = Detections(moved, scores, np.zeros(count, np.int64))
+            merger.add(window, found.shifted(-window.x, -window.y))
+    assert len(merger.settle()) == count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
 from rstinynet.scenes.detector import Detector
 from rstinynet.scenes.merge import SeamMerger
+from rstinynet.scenes.raster import RasterSource
 from rstinynet.scenes.windows import Window, rows
 
 
@@ -142,7 +144,10 @@ def test_unknown_option_is_named(detector: Detector) -> None:
 
 
 def test_a_defect_halfway_ends_the_reading_thread(
-    detector: Detector, write_tiff: Callable[..., Path], tmp_path: Path
+    detector: Detector,
+    write_tiff: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = write_tiff(tmp_path / "a.tif", np.full((600, 600, 1), 20, np.uint8))
 
@@ -152,5 +157,15 @@ def test_a_defect_halfway_ends_the_reading_thread(
 
     from rstinynet.scenes.stream import predict
 
+    reading: list[bool] = []
+    close = RasterSource.close
+
+    def closed(source: RasterSource) -> None:
+        # A handle that goes while a thread reads from it crashes the process.
+        reading.append(any(thread.name.startswith("read") for thread in threading.enumerate()))
+        close(source)
+
+    monkeypatch.setattr(RasterSource, "close", closed)
     with pytest.raises(KeyboardInterrupt):
         predict(detector, path, progress=fail)
+    assert reading == [False]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
@@ -101,7 +101,7 @@ class RayEngine:
         self._upcoming = [(scene, options) for scene in scenes]
         self._further = self._next_scenes()
 
-    def finished(self, search: Search, known: frozenset[int]) -> Iterator[Finished]:
+    def finished(self, search: Search, known: frozenset[int]) -> Generator[Finished, None, None]:
         """The windows of a scene in order, with what was found in them."""
         name = search.scene.source.name
         early = self._early.pop(name, deque())

@@ -24,8 +24,8 @@ MERGE_IOU = 0.3
 """Overlap above which boxes of one class from two tiles are one object.
 
 Lower than within a tile: the same object's box moves by a pixel from tile to tile, which is much
-of the overlap where the object has eight. So that a distinct neighbour is not taken for it, each
-must be the other's best match between the two tiles.
+of the overlap where the object has eight. So that a distinct neighbour is not taken for it, a box
+has one counterpart of another tile at most, and the nearest pairs find each other first.
 """
 CUT_SHARE = 0.6
 """Share of a box cut by a tile's edge that must lie in a whole one to be part of it."""
@@ -171,7 +171,7 @@ def _compete(held: _Held, threshold: float, metric: Metric) -> Bools:
     boxes = found.boxes.astype(np.float64)
     shapes = shapely.box(*boxes.T)
     tree = shapely.STRtree(shapes)
-    best: list[Int64s] = []
+    over: list[tuple[Int64s, Int64s, npt.NDArray[np.float64]]] = []
     beaten: list[Int64s] = []
     for start in range(0, n, _CHUNK):
         first, second = tree.query(shapes[start : start + _CHUNK])
@@ -180,23 +180,36 @@ def _compete(held: _Held, threshold: float, metric: Metric) -> Bools:
         rivals &= found.labels[first] == found.labels[second]
         first, second = first[rivals], second[rivals]
         value = overlap(boxes[first], boxes[second], metric)
-        over = value > threshold
-        part = cut[second] & (over | (_share(boxes[first], boxes[second]) > CUT_SHARE))
+        part = cut[second] & (
+            (value > threshold) | (_share(boxes[first], boxes[second]) > CUT_SHARE)
+        )
         beaten.append(first[part] * n + second[part])
-        over &= ~cut[second]
-        first, second, value = first[over], second[over], value[over]
-        order = np.lexsort((second, -value, tile[second], first))
-        first, second = first[order], second[order]
-        new = np.ones(len(first), bool)
-        new[1:] = (np.diff(first) != 0) | (np.diff(tile[second]) != 0)
-        best.append(first[new] * n + second[new])
-    matched = np.concatenate(best)
-    first, second = np.divmod(matched, n)
-    mutual = matched[(first < second) & np.isin(second * n + first, matched)]
-    for pair in np.sort(np.concatenate([mutual, *beaten])).tolist():
+        near = (value > threshold) & ~cut[second] & (first < second)
+        over.append((first[near], second[near], value[near]))
+    first, second, value = (np.concatenate(part) for part in zip(*over, strict=True))
+    order = np.lexsort((second, first, -value))
+    matched = _partners(first[order], second[order], tile)
+    for pair in np.sort(np.concatenate([matched, *beaten])).tolist():
         if alive[pair // n]:
             alive[pair % n] = False
     return alive
+
+
+def _partners(first: Int64s, second: Int64s, tile: Int64s) -> Int64s:
+    """`first` * N + `second` of the pairs in which each box has at most one partner a tile.
+
+    Pairs come nearest first. Where neighbours overlap, a box's best counterpart may have a better
+    one itself; the next best that is free is then its own.
+    """
+    n, tiles = len(tile), int(tile.max()) + 1
+    there, here = first * tiles + tile[second], second * tiles + tile[first]
+    taken = set[int]()
+    kept = []
+    for at, (one, other) in enumerate(zip(there.tolist(), here.tolist(), strict=True)):
+        if one not in taken and other not in taken:
+            taken.update((one, other))
+            kept.append(at)
+    return np.asarray(first[kept] * n + second[kept])
 
 
 def _share(whole: npt.NDArray[np.float64], cut: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,7 +72,9 @@ class Finished(NamedTuple):
 class Engine(Protocol):
     """Who searches the windows, in place of this process."""
 
-    def finished(self, search: Search, known: frozenset[int]) -> Iterator[Finished]: ...
+    def finished(
+        self, search: Search, known: frozenset[int]
+    ) -> Generator[Finished, None, None]: ...
 
 
 class _Item(NamedTuple):
@@ -214,22 +217,23 @@ class Search:
         progress(done, total)
         known = frozenset[int]() if ledger is None else ledger.known
         searched = self._here(known, plan) if engine is None else engine.finished(self, known)
-        for first, group, fresh in searched:
-            parts = fresh
-            if parts is None:
-                assert ledger is not None
-                parts = [ledger.found(number) for number in range(first, first + len(group))]
-            for window, found in zip(group, parts, strict=True):
-                if window.y > top:
-                    settled.add(scene.to_source(merger.settle(window.y)))
-                    top = window.y
-                if len(found):
-                    merger.add(window, found)
-            if fresh is not None:
-                if ledger is not None:
-                    ledger.record(first, fresh)
-                done += len(group)
-                progress(done, total)
+        with closing(searched):
+            for first, group, fresh in searched:
+                parts = fresh
+                if parts is None:
+                    assert ledger is not None
+                    parts = [ledger.found(number) for number in range(first, first + len(group))]
+                for window, found in zip(group, parts, strict=True):
+                    if window.y > top:
+                        settled.add(scene.to_source(merger.settle(window.y)))
+                        top = window.y
+                    if len(found):
+                        merger.add(window, found)
+                if fresh is not None:
+                    if ledger is not None:
+                        ledger.record(first, fresh)
+                    done += len(group)
+                    progress(done, total)
         settled.add(scene.to_source(merger.settle()))
         return settled
 
@@ -257,18 +261,19 @@ class Search:
             parts.append(found[_on_data(found.boxes, tile.valid)])
         return parts
 
-    def _here(self, known: frozenset[int], plan: Plan) -> Iterator[Finished]:
+    def _here(self, known: frozenset[int], plan: Plan) -> Generator[Finished, None, None]:
         """The windows searched by this process."""
-        ahead = _ahead(self.scene, enumerate(self.windows()), known, plan)
-        for group in _groups(ahead, self.batch):
-            tiles = [item.tile for item in group if item.tile is not None]
-            parts = self.find(tiles) if tiles else None
-            yield Finished(group[0].number, tuple(item.window for item in group), parts)
+        # Closed here and now: the scene's handles may only go when no thread reads any more.
+        with closing(_ahead(self.scene, enumerate(self.windows()), known, plan)) as ahead:
+            for group in _groups(ahead, self.batch):
+                tiles = [item.tile for item in group if item.tile is not None]
+                parts = self.find(tiles) if tiles else None
+                yield Finished(group[0].number, tuple(item.window for item in group), parts)
 
 
 def _ahead(
     scene: Scene, todo: Iterable[tuple[int, Window]], known: frozenset[int], plan: Plan
-) -> Iterator[_Item]:
+) -> Generator[_Item, None, None]:
     """Windows with their pixels, in order, read in threads up to `plan.ahead` before their turn."""
     waiting: deque[tuple[int, Window, Future[Tile] | None]] = deque()
 
