@@ -107,6 +107,7 @@ def test_split_by_prefix_is_reproducible(folder, tmp_path, capsys):
         (("--shares", "train"), "like train=0.8"),
         (("--shares", "train=0.5,extra=0.5"), "not 'extra'"),
         (("--prefix", "3", "--block", "9"), "one of --group"),
+        (("--shares", "train=0.5,train=0.5"), "'train' twice"),
     ],
 )
 def test_split_options_that_make_no_sense(folder, tmp_path, arguments, says, capsys):
@@ -166,3 +167,20 @@ def test_check_asks_for_the_anchors_of_named_models(folder, capsys):
     code, _, err = run(capsys, "check", folder, "--model", "yolo11q")
     assert code == 2
     assert "did you mean yolo11" in err
+
+
+@pytest.mark.parametrize(
+    "verb", [("convert", "--to", "coco"), ("split", "--seed", "1"), ("tile", "--overlap", "20")]
+)
+def test_no_verb_writes_over_the_data_that_it_reads(folder, verb, capsys):
+    before = (folder / "train.json").read_bytes()
+    code, _, err = run(capsys, verb[0], folder, "--out", folder / "images" / "..", *verb[1:])
+    assert code == 2
+    assert "another folder" in err
+    assert (folder / "train.json").read_bytes() == before
+
+
+def test_a_page_that_cannot_be_written_is_told_by_its_name(folder, capsys):
+    code, _, err = run(capsys, "check", folder, "--no-images", "--html", folder)
+    assert code == 1
+    assert f"{folder}: cannot be used: Is a directory" in err.replace("\n", "")

@@ -178,6 +178,7 @@ def convert(
 
     from rstinynet.data.convert import open_any, write_as
 
+    _must_be_apart(data, out)
     chosen = split or _splits_in(data)
     lost = {
         name: write_as(open_any(data, name), out, kind=to.value, split=name, link=link)
@@ -227,6 +228,7 @@ def split(
 
     if sum(each is not None for each in (group, prefix, block)) > 1:
         raise UsageError("give one of --group, --prefix and --block")
+    _must_be_apart(data, out)
     if prefix is not None:
         key = by_prefix(prefix)
     else:
@@ -267,6 +269,7 @@ def tile(
     settings = TileSettings(
         tile=size, overlap=overlap, min_visibility=min_visibility, empty_share=empty
     )
+    _must_be_apart(data, out)
     made: dict[str, Any] = {}
     with Bar() as bar:
         for name in split or _splits_in(data):
@@ -285,12 +288,22 @@ def tile(
         typer.echo(f"{name}: {each['tiles']} tiles, {each['boxes']} boxes")
 
 
+def _must_be_apart(data: Path, out: Path) -> None:
+    """Labels of the same split have the same name: written in place they would be lost."""
+    from rstinynet.errors import UsageError
+
+    if out.resolve() == (data if data.is_dir() else data.parent).resolve():
+        raise UsageError(f"--out must be another folder than the data's, not {out}")
+
+
 def _shares(text: str) -> dict[str, float]:
     from rstinynet.errors import UsageError
 
     found = {}
     for part in text.split(","):
         name, _, share = part.partition("=")
+        if name.strip() in found:
+            raise UsageError(f"--shares names {name.strip()!r} twice: {text!r}")
         try:
             found[name.strip()] = float(share)
         except ValueError:

@@ -170,6 +170,9 @@ def _unexpected_message(error: Exception, wants_traceback: bool) -> str:
         extra = _EXTRAS[error.name]
         return f"this needs {error.name}, which is not installed: pip install 'rs-tinynet[{extra}]'"
     message = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        # A rename names two files: the second is the one that the user knows.
+        message = f"{error.filename2 or error.filename}: cannot be used: {error.strerror}"
     return message if wants_traceback else f"{message}\nadd {_TRACEBACK} to see where it came from"
 
 

@@ -59,7 +59,7 @@ def val(
     save_predictions: Annotated[
         Path | None, typer.Option(help="Write what the model found as a COCO results file.")
     ] = None,
-    conf: Annotated[float, typer.Option(help="Lowest confidence of a detection.")] = 0.001,
+    conf: Annotated[float, typer.Option(help="Lowest confidence of what a model finds.")] = 0.001,
     confusion_conf: Annotated[
         float, typer.Option(help="Lowest confidence in the confusion matrix.")
     ] = 0.25,
@@ -98,7 +98,7 @@ def val(
 
     rules = protocol_named(protocol).with_max_det(max_det)
     _check(model, predictions, save_predictions)
-    _check_numbers(batch=batch, scale=scale, iou=iou, confusion_conf=confusion_conf)
+    _check_numbers(batch=batch, scale=scale, conf=conf, iou=iou, confusion_conf=confusion_conf)
     messages = Console(stderr=True)
     labelled = require_annotations(open_split(data, split), source=data)
     wanted = _wanted(
@@ -220,12 +220,13 @@ def _check(
         raise UsageError("--save-predictions writes what a model found; give it with --model")
 
 
-def _check_numbers(*, batch: int, scale: float | None, iou: float, confusion_conf: float) -> None:
+def _check_numbers(*, batch: int, scale: float | None, **numbers: float) -> None:
     from rstinynet.errors import UsageError
 
-    for name, share in {"--iou": iou, "--confusion-conf": confusion_conf}.items():
+    for name, share in numbers.items():
         if not 0 <= share <= 1:
-            raise UsageError(f"{name} must lie in [0, 1], not {share}")
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} must lie in [0, 1], not {share}")
     if batch < 1:
         raise UsageError(f"--batch must be at least 1, not {batch}")
     if scale is not None and not 0 < scale <= 16:

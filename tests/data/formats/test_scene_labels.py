@@ -21,6 +21,7 @@ from rstinynet.data.formats.common import labelled_image
 from rstinynet.data.formats.table import read_table
 from rstinynet.data.formats.vector import read_vector
 from rstinynet.errors import DataError
+from rstinynet.scenes.qgis import embed
 
 UTM = Affine(0.5, 0, 300000, 0, -0.5, 4000000)
 ROTATED = UTM @ Affine.rotation(30)
@@ -223,3 +224,88 @@ def test_a_damaged_file_is_refused(tmp_path):
     (tmp_path / "train.geojson").write_text('{"type": "FeatureCollection", "features": [')
     with pytest.raises(DataError, match="not a readable vector file"):
         open_split(tmp_path, "train")
+
+
+BOX = shapely.box(300001, 3999990, 300004, 3999996)
+OTHER = shapely.box(300010, 3999980, 300014, 3999984)
+
+
+def test_objects_drawn_by_hand_need_not_fill_every_column(tmp_path):
+    """In QGIS a new feature beside those of `predict` has nothing but its class."""
+    make_scene(tmp_path / "images" / "a.tif")
+    write_features(
+        tmp_path / "train.gpkg", [BOX, OTHER, OTHER],
+        class_name=np.array(["car", "car", "ship"], object),
+        class_id=np.array([4.0, np.nan, np.nan]),
+        source=np.array(["a.tif", None, None], object), iscrowd=np.array([1.0, np.nan, np.nan]),
+        area_px=np.array([7.0, np.nan, np.nan]),
+    )  # fmt: skip
+    labelled = open_split(tmp_path, "train")
+    assert labelled.categories == (Category(4, "car"), Category(5, "ship"))
+    assert labelled.images[0].labels.tolist() == [0, 0, 1]
+    assert labelled.images[0].crowd.tolist() == [True, False, False]
+    assert labelled.images[0].areas.tolist() == [7, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("class_id", "a", "'class_id' must be a number"),
+        ("class_id", "1.5", "id of its own"),
+        ("iscrowd", "maybe", "'iscrowd' must be 0 or 1"),
+        ("area_px", "x", "'area_px' must be a number"),
+        ("area_px", "-5", "'area_px' must be a number from 0; feature 1"),
+    ],
+)
+def test_columns_that_are_no_numbers_are_refused(tmp_path, column, value, message):
+    make_scene(tmp_path / "images" / "a.tif")
+    columns = {"label": np.array(["car"], object), column: np.array([value], object)}
+    write_features(tmp_path / "train.gpkg", [BOX], **columns)
+    with pytest.raises(DataError, match=message):
+        open_split(tmp_path, "train")
+
+
+def test_text_flags_are_read_as_numbers(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    flags = np.array(["0", "1"], object)
+    write_features(
+        tmp_path / "train.gpkg", [BOX, OTHER], label=np.array(["car"] * 2, object), iscrowd=flags
+    )
+    assert open_split(tmp_path, "train").images[0].crowd.tolist() == [False, True]
+
+
+def test_a_layer_of_styles_is_passed_over_and_two_of_outlines_are_refused(tmp_path):
+    """`predict` embeds its style as a layer of its own."""
+    make_scene(tmp_path / "images" / "a.tif")
+    path = tmp_path / "train.gpkg"
+    write_features(path, [BOX], label=np.array(["car"], object))
+    embed(path, "train", ["car"])
+    assert open_split(tmp_path, "train").names == ("car",)
+    geometry = shapely.to_wkb(np.array([BOX], object))
+    label = np.array(["car"], object)
+    pyogrio.raw.write(
+        str(path), geometry, [label], ["label"], layer="more", driver="GPKG",
+        geometry_type="Polygon", crs="EPSG:32632", append=True,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="has the layers train, more"):
+        open_split(tmp_path, "train")
+
+
+@pytest.mark.filterwarnings("ignore:Non closed ring:RuntimeWarning")
+def test_an_open_ring_is_refused(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    ring = {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}
+    feature = {"type": "Feature", "properties": {"label": "car"}, "geometry": ring}
+    content = {"type": "FeatureCollection", "features": [feature]}
+    (tmp_path / "train.geojson").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="not a readable vector file"):
+        open_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, '"' + "x" * 200_000])
+def test_endless_fields_of_a_table_are_refused(tmp_path, name):
+    (tmp_path / "images").mkdir()
+    table = tmp_path / "train.csv"
+    table.write_text(f"image,xmin,ymin,xmax,ymax,label\n{name},1,2,3,4,car\n")
+    with pytest.raises(DataError, match=r"is missing|not a row of a CSV"):
+        read_table(table, [tmp_path / "images"])

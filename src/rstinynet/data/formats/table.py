@@ -12,7 +12,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rstinynet import files
@@ -62,7 +62,7 @@ def read_table(path: Path | str, folders: Sequence[Path]) -> LabelledSet:
     column = _columns(path, reader.fieldnames or ())
     rows: dict[str, list[Row]] = {}
     ids: dict[str, int] = {}
-    for record in reader:
+    for record in _records(path, reader):
         where = f"{path}, line {reader.line_num}"
         name = _field(record, column, "image")
         if not name:
@@ -85,6 +85,13 @@ def read_table(path: Path | str, folders: Sequence[Path]) -> LabelledSet:
     return LabelledSet(
         images=images, categories=categories, fingerprint=fingerprint_of(text.encode())
     )
+
+
+def _records(path: Path, reader: csv.DictReader[str]) -> Iterator[Mapping[str, str | None]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not a row of a CSV: {error}") from error
 
 
 def _columns(path: Path, headings: Sequence[str]) -> dict[str, str]:
@@ -197,7 +204,7 @@ def find_image(name: str, folders: Sequence[Path], *, source: Path) -> Path:
         )
     for folder in folders:
         path = Path(os.path.abspath(folder)) / relative
-        if path.is_file():
+        if os.path.isfile(path):  # False, too, for a name that no disk can hold
             return path
     looked = " and ".join(str(folder) for folder in folders)
     raise DataError(f"{source}: image {name!r} is missing; looked in {looked}")

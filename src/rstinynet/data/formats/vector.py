@@ -3,14 +3,16 @@
 A feature's box is the upright one, in the scene's pixels, around its outline: each vertex goes from
 the file's CRS to the scene's and back through the scene's full affine, so rotated and geographic
 scenes are right too. A feature belongs to the scene that its column `source` (or `image`) names;
-without such a column to every scene that it touches.
+without such a column, or where it is empty, to every scene that it touches.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,7 +49,7 @@ Float64Array = npt.NDArray[np.float64]
 Row = tuple[int, tuple[float, float, float, float], bool]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Features:
     path: Path
     crs: CRS
@@ -55,6 +57,16 @@ class _Features:
     kinds: list[str]
     sources: list[str] | None
     columns: Mapping[str, npt.NDArray[Any]]
+
+    @cached_property
+    def crowd(self) -> npt.NDArray[np.bool_]:
+        """(N,) regions to ignore."""
+        return _crowd(self)
+
+    @cached_property
+    def areas(self) -> Float64Array:
+        """(N,) own areas in square pixels, NaN where there is none."""
+        return _areas(self)
 
 
 def read_vector(path: Path | str, images: Path | str) -> LabelledSet:
@@ -93,17 +105,17 @@ def read_vector(path: Path | str, images: Path | str) -> LabelledSet:
 
 def _read(path: Path) -> _Features:
     try:
-        meta, _, wkb, data = pyogrio.raw.read(path)
-    except (DataSourceError, DataLayerError) as error:
+        meta, _, wkb, data = pyogrio.raw.read(path, layer=_layer(path))
+        outlines = np.asarray([] if wkb is None else shapely.from_wkb(wkb), object)
+    except (DataSourceError, DataLayerError, shapely.errors.ShapelyError) as error:
         raise DataError(f"{path}: not a readable vector file: {error}") from error
     columns = {str(name): values for name, values in zip(meta["fields"], data, strict=True)}
     if not meta["crs"]:
         raise DataError(
             f"{path}: has no CRS, so its features cannot be placed; set it, in QGIS say"
         )
-    if wkb is None or not len(wkb):
+    if not len(outlines):
         raise DataError(f"{path}: no features; a label file needs at least one object")
-    outlines = np.asarray(shapely.from_wkb(wkb), object)
     flat = shapely.is_missing(outlines) | shapely.is_empty(outlines) | (shapely.area(outlines) <= 0)
     if flat.any():
         raise DataError(
@@ -116,7 +128,7 @@ def _read(path: Path) -> _Features:
             f"{path}: no column with classes among {sorted(columns)}; name it one of "
             f"{', '.join(CLASS_COLUMNS)}"
         )
-    kinds = ["" if value is None else str(value).strip() for value in kind.tolist()]
+    kinds = ["" if _is_null(value) else str(value).strip() for value in kind.tolist()]
     if not all(kinds):
         raise DataError(f"{path}: feature {kinds.index('') + 1} has no class; name it")
     source = _column(columns, SOURCE_COLUMNS)
@@ -130,6 +142,22 @@ def _read(path: Path) -> _Features:
     )
 
 
+def _layer(path: Path) -> str:
+    """The one layer with outlines; others, such as QGIS's styles, have none."""
+    layers = pyogrio.list_layers(path).tolist()
+    spatial = [str(name) for name, geometry in layers if geometry is not None]
+    if len(spatial) > 1:
+        raise DataError(
+            f"{path}: has the layers {', '.join(spatial)}; labels are one layer: save it alone"
+        )
+    return spatial[0] if spatial else str(layers[0][0])
+
+
+def _is_null(value: object) -> bool:
+    """Whether a field is empty; OGR gives NaN for numbers."""
+    return value is None or value != value
+
+
 def _column(
     columns: Mapping[str, npt.NDArray[Any]], names: Sequence[str]
 ) -> npt.NDArray[Any] | None:
@@ -138,19 +166,65 @@ def _column(
 
 
 def _categories(features: _Features) -> tuple[Category, ...]:
+    """Classes with their ids; what was drawn by hand has none and takes its class's, or a new."""
     ids = _column(features.columns, ("class_id",))
     names = sorted(set(features.kinds))
     if ids is None:
         return categories_of(names)
-    pairs = set(zip(features.kinds, ids.tolist(), strict=True))
-    if len(pairs) != len(names) or len({number for _, number in pairs}) != len(names):
+    given: dict[str, int] = {}
+    for at, (kind, value) in enumerate(zip(features.kinds, ids.tolist(), strict=True)):
+        if _is_null(value):
+            continue
+        number = _number(features, at, "class_id", value)
+        if number != int(number) or given.setdefault(kind, int(number)) != int(number):
+            raise DataError(
+                f"{features.path}: 'class_id' must name each class by an id of its own; feature "
+                f"{at + 1}, '{kind}', has {value!r}"
+            )
+    if len(set(given.values())) != len(given):
         raise DataError(
-            f"{features.path}: 'class_id' must name each class by an id of its own: {sorted(pairs)}"
+            f"{features.path}: 'class_id' must name each class by an id of its own: {given}"
         )
-    return tuple(
-        Category(id=int(number), name=name)
-        for name, number in sorted(pairs, key=lambda pair: pair[1])
-    )
+    first = max(given.values(), default=0) + 1
+    new = {name: first + at for at, name in enumerate(n for n in names if n not in given)}
+    by_id = sorted((number, name) for name, number in (given | new).items())
+    return tuple(Category(id=number, name=name) for number, name in by_id)
+
+
+def _number(features: _Features, at: int, column: str, value: object) -> float:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise DataError(
+            f"{features.path}: '{column}' must be a number from 0; feature {at + 1} has {value!r}"
+        )
+    return number
+
+
+def _crowd(features: _Features) -> npt.NDArray[np.bool_]:
+    """(N,) regions to ignore; a feature whose column is empty is an object."""
+    flags = np.zeros(len(features.kinds), np.bool_)
+    column = _column(features.columns, ("iscrowd",))
+    for at, value in enumerate([] if column is None else column.tolist()):
+        text = "" if _is_null(value) else str(value).strip().lower()
+        if text not in ("", "0", "1", "0.0", "1.0", "true", "false"):
+            raise DataError(
+                f"{features.path}: 'iscrowd' must be 0 or 1; feature {at + 1} has {value!r}"
+            )
+        flags[at] = text in ("1", "1.0", "true")
+    return flags
+
+
+def _areas(features: _Features) -> Float64Array:
+    """(N,) the features' own areas in square pixels; NaN where they have none."""
+    column = _column(features.columns, ("area_px",))
+    areas = np.full(len(features.kinds), np.nan)
+    for at, value in enumerate([] if column is None else column.tolist()):
+        if not _is_null(value):
+            areas[at] = _number(features, at, "area_px", value)
+    return areas
 
 
 def _on_scene(
@@ -175,12 +249,11 @@ def _on_scene(
     touching = (boxes[:, :2] < size).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
     mine, boxes = mine[touching], boxes[touching]
     used[mine] = True
-    crowd = _column(features.columns, ("iscrowd",))
     rows: list[Row] = [
         (
             label_of[features.kinds[at]],
             (box[0], box[1], box[2], box[3]),
-            crowd is not None and bool(crowd[at]),
+            bool(features.crowd[at]),
         )
         for at, box in zip(mine.tolist(), boxes.tolist(), strict=True)
     ]
@@ -192,17 +265,16 @@ def _on_scene(
         classes=len(label_of),
         where=features.path,
     )
-    own = _column(features.columns, ("area_px",))
-    if own is not None and len(image.boxes) == len(rows):
-        given = np.asarray(own[mine], np.float64)
+    if len(image.boxes) == len(rows):  # else boxes without area were left out: areas are theirs
+        given = features.areas[mine]
         image.areas[:] = np.where(np.isfinite(given), given, image.areas)
     return image
 
 
 def _names(source: str, scene: Path) -> bool:
-    """Whether a feature's source is this file: by its name, or by that without the suffix."""
+    """Whether a feature's source is this file, by its name or that without the suffix, or empty."""
     name = PurePosixPath(source.replace("\\", "/")).name
-    return name in (scene.name, scene.stem)
+    return not name or name in (scene.name, scene.stem)
 
 
 def _pixel_boxes(
