@@ -18,7 +18,7 @@ from rstinynet.cli.main import run
 from rstinynet.data.image import read_rgb
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import ExportError
-from rstinynet.export import check
+from rstinynet.export import check, onnx_file
 from rstinynet.export.graph import Graph
 from rstinynet.export.run import calibration_images, last_convolutions
 from rstinynet.model.presets import build
@@ -155,6 +155,15 @@ def test_ap_is_measured_before_and_after(weights, tmp_path, capsys):
     assert report["ap_after"] == pytest.approx(report["ap_before"], abs=1e-3)
     assert run(["val", "--model", str(tmp_path / "m.onnx"), "--data", str(data), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"]["architecture"] == "yolo11n"
+
+
+def test_deepness_gets_the_threshold_of_the_graphs_own_scores():
+    metadata = WeightsMetadata(
+        model="yolo11n", names=("ship",), category_ids=(1,), conf=0.5, temperature=0.5
+    )
+    warm = onnx_file.deepness_conf(metadata.model_copy(update={"conf": 0.9}))
+    assert warm == pytest.approx(0.75, abs=1e-4)  # logit log 9, halved: 3 to 1
+    assert onnx_file.deepness_conf(metadata) == 0.5
 
 
 def test_deepness_reads_its_keys(exported):

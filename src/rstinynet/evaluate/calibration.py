@@ -100,7 +100,7 @@ def reliability(scores: Float64Array, right: BoolArray, *, bins: int = BINS) -> 
     )
 
 
-def tempered(scores: npt.NDArray[Any], temperature: float) -> Float64Array:
+def tempered(scores: npt.ArrayLike, temperature: float) -> Float64Array:
     """Scores after their logits are divided by the temperature; their order stays."""
     p = np.clip(np.asarray(scores, np.float64), 1e-12, 1 - 1e-12)
     with np.errstate(over="ignore"):

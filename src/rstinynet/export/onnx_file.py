@@ -2,7 +2,7 @@
 
 One float32 input "images" (B, 3, S, S) in [0, 1], B free; one output "output0" (B, 4 + C, A):
 centre, width and height in pixels and sigmoid scores, without NMS. With NMS inside the output is
-(K, 7): image, x1, y1, x2, y2, score, class. IR version 9, opset 17 to 20.
+(K, 7): image, x1, y1, x2, y2, score, class. IR version 9, opset 18 to 20.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from onnx import TensorProto, helper
 
 from rstinynet.errors import ExportError
+from rstinynet.evaluate.calibration import tempered
 from rstinynet.export.graph import Graph, record
 from rstinynet.files import write_bytes
 from rstinynet.model.decode import REG_MAX, anchors
@@ -32,6 +33,11 @@ NMS_IOU = 0.6
 """As `rstinynet predict` has it."""
 NMS_MOST = 1500
 """Most objects of a class on an image with NMS inside."""
+
+
+def deepness_conf(metadata: WeightsMetadata) -> float:
+    """The default confidence in the graph's own scores, before the weights' temperature."""
+    return round(float(tempered(metadata.conf, 1 / metadata.temperature)), 4)
 
 
 def checked_size(imgsz: int) -> int:
@@ -115,7 +121,7 @@ def describe(
             "model_type": "Detector",
             "class_names": names,
             "det_type": "YOLO_Ultralytics",
-            "det_conf": round(metadata.conf, 4),
+            "det_conf": deepness_conf(metadata),
             "det_iou_thresh": NMS_IOU,
             "tile_size": imgsz,
             "tiles_overlap": 10,
