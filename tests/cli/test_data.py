@@ -184,3 +184,18 @@ def test_a_page_that_cannot_be_written_is_told_by_its_name(folder, capsys):
     code, _, err = run(capsys, "check", folder, "--no-images", "--html", folder)
     assert code == 1
     assert f"{folder}: cannot be used: Is a directory" in err.replace("\n", "")
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "dota", "csv"])
+def test_check_reads_every_format(folder, kind, tmp_path, capsys):
+    assert run(capsys, "convert", folder, "--out", tmp_path / kind, "--to", kind)[0] == 0
+    code, out, _ = run(capsys, "check", tmp_path / kind, "--json")
+    assert code == 0
+    assert set(json.loads(out)["stats"]) == {"train", "val"}
+
+
+def test_check_calls_endlessly_nested_json_unusable(folder, capsys):
+    (folder / "val.json").write_text("[" * 200_000)
+    code, out, _ = run(capsys, "check", folder, "--no-images")
+    assert code == 3
+    assert "unusable annotations" in out or "not valid JSON" in out

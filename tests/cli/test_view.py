@@ -71,3 +71,10 @@ def test_mistakes_are_answered(data, arguments, code, message, tmp_path, capsys)
     assert run(["view", "--data", str(data), "--out", str(out), *arguments]) == code
     assert message in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
+
+
+def test_columns_of_one_name_are_refused(data, tmp_path, capsys):
+    both = [f"--predictions=a={data / name}" for name in ("dets.json", "fewer.json")]
+    assert run(["view", "--data", str(data), "--out", str(tmp_path / "out"), *both]) == 2
+    assert "names that differ" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

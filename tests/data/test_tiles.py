@@ -109,6 +109,9 @@ def test_an_interrupted_cut_goes_on(tmp_path):
     cut(labelled, tmp_path / "tiles", settings=settings)
     assert first.path.stat().st_mtime_ns == before
     assert second.path.is_file()
+    second.path.write_bytes(b"cut short")
+    cut(labelled, tmp_path / "tiles", settings=settings)
+    assert read_rgb(second.path).shape == (64, 64, 3)
     with pytest.raises(DataError, match="is there with 64 x 64"):
         cut(labelled, tmp_path / "tiles", settings=TileSettings(tile=48, overlap=0))
 

@@ -41,9 +41,6 @@ class Colours(StrEnum):
     rgb = "rgb"
 
 
-Data = Annotated[
-    Path, typer.Argument(help="Folder with {train,val,test}.json and images/, or a data.yaml.")
-]
 AnyData = Annotated[
     Path,
     typer.Argument(
@@ -105,7 +102,7 @@ def dior(
 
 @data.command()
 def check(
-    data: Data,
+    data: AnyData,
     split: Splits = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page with pictures of the worst cases.")
@@ -314,18 +311,10 @@ def _shares(text: str) -> dict[str, float]:
 
 
 def _splits_in(data: Path) -> list[str]:
-    from rstinynet.data.folder import splits_of
+    from rstinynet.data.convert import splits_of_any
     from rstinynet.errors import DataError
 
-    known = ("train", "val", "test")
-    if (data / "ImageSets" / "Main").is_dir():
-        found = [name for name in known if (data / "ImageSets" / "Main" / f"{name}.txt").is_file()]
-    elif any((data / name / "labelTxt").is_dir() for name in known):
-        found = [name for name in known if (data / name / "labelTxt").is_dir()]
-    elif (data / "labelTxt").is_dir():
-        found = ["train"]
-    else:
-        found = splits_of(data)
+    found = splits_of_any(data)
     if not found:
         raise DataError(f"{data}: no train, val or test; give a data folder or a data.yaml")
     return found

@@ -66,6 +66,9 @@ def view(
         raise UsageError(f"--conf must be at least 0 and below 1, not {conf}")
     if count < 1:
         raise UsageError(f"--count must be at least 1, not {count}")
+    names = [_named(text)[0] for text in [*(predictions or []), *(model or [])]]
+    if len(set(names)) < len(names):
+        raise UsageError(f"columns need names that differ, not {names}: give name=FILE")
     labelled = require_annotations(open_split(data, split), source=data)
     chosen = labelled
     if images is not None:

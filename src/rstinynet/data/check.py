@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rstinynet.data.annotations import LabelledSet
-from rstinynet.data.folder import annotation_file, open_split, splits_of
+from rstinynet.data.convert import open_any, splits_of_any
+from rstinynet.data.folder import annotation_file
 from rstinynet.data.image import read_rgb
 from rstinynet.data.overlap import HashArray, footprint, near_pairs, overlapping, picture_hash
 from rstinynet.data.stats import LEVELS, Stats, count
@@ -98,10 +99,10 @@ def check(
     levels: Mapping[str, Sequence[int]] = LEVELS,
     progress: Progress = lambda split, done, total: None,
 ) -> Report:
-    """Everything that is wrong with the splits of a data folder or data.yaml.
+    """Everything that is wrong with the splits of a data set in any of the formats.
 
     Args:
-        data: as for `open_split`.
+        data: as for `open_any`.
         splits: default those of train, val and test that are there.
         images: decode every image; without, only the annotations are looked at.
         scale: resize factor of training, for the anchors.
@@ -111,7 +112,7 @@ def check(
     Raises:
         DataError: there is no split at all.
     """
-    chosen = list(splits) if splits is not None else splits_of(data)
+    chosen = list(splits) if splits is not None else splits_of_any(data)
     if not chosen:
         raise DataError(f"{data}: no train, val or test; give a data folder or a data.yaml")
     findings: list[Finding] = []
@@ -120,7 +121,7 @@ def check(
     for split in chosen:
         source = annotation_file(data, split)
         try:
-            labelled = open_split(data, split)
+            labelled = open_any(data, split)
         except DataError as error:
             findings.append(_finding("unusable annotations", "error", split, [], str(error), one=1))
             findings += _boxes_in_file(source, split) if source is not None else []
@@ -185,7 +186,7 @@ def _boxes_in_file(source: Path, split: str) -> list[Finding]:
             for each in root["annotations"]
             if each.get("image_id") in sizes and len(each.get("bbox", ())) == 4
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []  # said as unusable annotations
     cases: Cases = defaultdict(list)
     twice: set[tuple[object, ...]] = set()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from rstinynet.data.annotations import LabelledSet
-from rstinynet.data.folder import open_split
+from rstinynet.data.folder import open_split, splits_of
 from rstinynet.data.formats.coco import write_coco
 from rstinynet.data.formats.common import place_images
 from rstinynet.data.formats.dota import read_dota, write_dota
@@ -34,6 +34,19 @@ def open_any(data: Path | str, split: str) -> LabelledSet:
         if (folder / "labelTxt").is_dir():
             return read_dota(folder)
     return open_split(data, split)
+
+
+def splits_of_any(data: Path | str) -> list[str]:
+    """Those of "train", "val" and "test" that `open_any` opens."""
+    data = Path(data)
+    known = ("train", "val", "test")
+    lists = data / "ImageSets" / "Main"
+    if lists.is_dir():
+        return [name for name in known if (lists / f"{name}.txt").is_file()]
+    found = [name for name in known if (data / name / "labelTxt").is_dir()]
+    if not found and (data / "labelTxt").is_dir():
+        return ["train"]
+    return found or splits_of(data)
 
 
 def write_as(

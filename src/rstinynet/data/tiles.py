@@ -23,6 +23,7 @@ from rasterio.windows import Window
 from rstinynet import files
 from rstinynet.boxes import area
 from rstinynet.data.annotations import LabelledImage, LabelledSet
+from rstinynet.data.formats.common import georeference
 from rstinynet.data.image import PERCENTILES
 from rstinynet.detections import Float32Array
 from rstinynet.errors import DataError, UsageError
@@ -142,14 +143,15 @@ def _tiles(
 def _is_there(target: Path, across: int, down: int) -> bool:
     if not target.is_file():
         return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(target) as there:
-            if (there.width, there.height) != (across, down):
-                raise DataError(
-                    f"{target}: is there with {there.width} x {there.height} pixels, not "
-                    f"{across} x {down}; cut other sizes into a folder of their own"
-                )
+    try:
+        there = georeference(target)
+    except DataError:
+        return False  # damaged: cut again
+    if (there.width, there.height) != (across, down):
+        raise DataError(
+            f"{target}: is there with {there.width} x {there.height} pixels, not "
+            f"{across} x {down}; cut other sizes into a folder of their own"
+        )
     return True
 
 

@@ -228,6 +228,13 @@ def test_dota_takes_the_upright_box_of_four_corners(tmp_path):
     (tmp_path / "labelTxt" / "P1.txt").write_text(text + "1 2 3 ship 0\n")
     with pytest.raises(DataError, match=r"P1\.txt, line 4: 8 coordinates"):
         read_dota(tmp_path)
+    for line, says in (
+        ("1 1 nan 1 9 9 1 9 ship 0", "must be finite"),
+        ("1 1 9 1 9 9 1 9 ship x", "'difficult' must be 0, 1 or 2"),
+    ):
+        (tmp_path / "labelTxt" / "P1.txt").write_text(line)
+        with pytest.raises(DataError, match=says):
+            read_dota(tmp_path)
     (tmp_path / "labelTxt" / "P1.txt").write_text("90 5 99 5 99 9 90 9 ship 0\n")
     with pytest.raises(DataError, match="wholly outside"):
         read_dota(tmp_path)

@@ -228,7 +228,7 @@ def _read(path: Path) -> dict[str, Any]:
         if not all(isinstance(content[key], list) for key in ("images", "annotations")):
             raise TypeError("no lists of images and annotations")
         names = [each["name"] for each in content["categories"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error!r}); download it again") from error
     if sorted(names) != sorted(CLASSES):
         raise DataError(f"{path}: has the classes {names}, AI-TOD has {list(CLASSES)}")

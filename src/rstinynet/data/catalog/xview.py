@@ -112,7 +112,7 @@ def read_geojson(path: Path) -> dict[str, Objects]:
     try:
         features = json.loads(path.read_bytes())["features"]
         records = [each["properties"] for each in features]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not xView's GeoJSON ({error!r}); download it again") from error
     found: defaultdict[str, Objects] = defaultdict(list)
     for number, record in enumerate(records):

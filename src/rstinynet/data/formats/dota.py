@@ -7,6 +7,7 @@ corners x y in pixels, class, difficult. The box is the upright one around the f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,6 +78,10 @@ def _parse(source: Path) -> list[Object]:
             values = [float(field) for field in fields[:8]]
         except ValueError:
             raise DataError(f"{where}: coordinates must be numbers: {line!r}") from None
+        if not all(map(math.isfinite, values)):  # min and max would pass over a NaN
+            raise DataError(f"{where}: coordinates must be finite: {line!r}")
+        if len(fields) == 10 and fields[9] not in ("0", "1", "2"):
+            raise DataError(f"{where}: 'difficult' must be 0, 1 or 2: {line!r}")
         xs, ys = values[0::2], values[1::2]
         # Flag 2 of the later versions also marks objects that are hard to see.
         difficult = len(fields) == 10 and fields[9] != "0"
