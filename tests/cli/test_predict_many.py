@@ -302,3 +302,26 @@ def test_counting_refuses_what_has_no_place_before_the_search(
     assert run(["predict", str(two), "--out", out, "--grid", "10", "--format", "csv"]) == 3
     assert "which counting needs" in " ".join(capsys.readouterr().err.split())
     assert run(["predict", str(two / "flat.tif"), "--out", out, "--grid", "10"]) == 2
+
+
+def test_batches_are_filled_across_scenes(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine tiles of a and nine of b in batches of four, as one by one."""
+    arguments = ["predict", str(two), "--tile", "64", "--format", "csv", "--out"]
+    assert run([*arguments, str(tmp_path / "single")]) == 0
+    sizes: list[int] = []
+    plain = BlobDetector.detect_batch
+
+    def counted(self: BlobDetector, images: Any, **options: Any) -> list[Detections]:
+        sizes.append(len(images))
+        return plain(self, images, **options)
+
+    monkeypatch.setattr(BlobDetector, "detect_batch", counted)
+    monkeypatch.setattr(BlobDetector, "batch", 4)
+    assert run([*arguments, str(tmp_path / "batches")]) == 0
+    assert sizes == [4, 4, 4, 4, 2]
+    for name in ("a", "b"):
+        file = f"{name}_detections.csv"
+        single = (tmp_path / "single" / file).read_bytes()
+        assert (tmp_path / "batches" / file).read_bytes() == single

@@ -135,6 +135,7 @@ def predict(
     """
     from rstinynet.scenes import merged as merging
     from rstinynet.scenes import sources, windows
+    from rstinynet.scenes.borders import BorderEngine
     from rstinynet.scenes.counting import Counting, CountOptions
     from rstinynet.scenes.detector import DEFAULT_MODEL, Detector
     from rstinynet.scenes.memory import parse_size
@@ -199,13 +200,18 @@ def predict(
         spread = engine_of(engine, detector, address=ray_address, workers=workers)
         if spread is not None:
             stack.enter_context(spread).announce(listing.scenes, options)
+        names = sources.names(listing.scenes)
+        searcher: Engine | None = spread
+        if spread is None and detector.batch > 1 and len(listing.scenes) > 1:
+            pairs = zip(listing.scenes, names, strict=True)
+            begun = [str(path) for path, n in pairs if Output(folder=out, name=n).ledger.exists()]
+            searcher = BorderEngine(detector, listing.scenes, options, begun=begun)
         whole = None
         if merged is not None:
             said = stack.enter_context(warnings.catch_warnings(record=True))
             warnings.simplefilter("always")
             whole = stack.enter_context(merging.create(merged, listing.scenes, detector.metadata))
         progress = stack.enter_context(progress_bar(console))
-        names = sources.names(listing.scenes)
         for image_id, (path, name) in enumerate(zip(listing.scenes, names, strict=True), 1):
             task = progress.add_task(escape(Path(path).name), total=None)
 
@@ -229,7 +235,7 @@ def predict(
                     options=options,
                     output=output,
                     progress=advance,
-                    engine=spread,
+                    engine=searcher,
                 )
             except KeyboardInterrupt as stop:
                 console.print(escape(str(stop)), soft_wrap=True)

@@ -25,6 +25,7 @@ from rstinynet.scenes.windows import Window
 
 if TYPE_CHECKING:
     from rstinynet.scenes.detector import Detector
+    from rstinynet.scenes.memory import Plan
     from rstinynet.scenes.options import PredictOptions
 
 TASK_WINDOWS = 4
@@ -101,8 +102,10 @@ class RayEngine:
         self._upcoming = [(scene, options) for scene in scenes]
         self._further = self._next_scenes()
 
-    def finished(self, search: Search, known: frozenset[int]) -> Generator[Finished, None, None]:
-        """The windows of a scene in order, with what was found in them."""
+    def finished(
+        self, search: Search, known: frozenset[int], plan: Plan | None = None
+    ) -> Generator[Finished, None, None]:
+        """The windows of a scene in order, with what was found; workers have no use of `plan`."""
         name = search.scene.source.name
         early = self._early.pop(name, deque())
         for scene, _ in self._upcoming:

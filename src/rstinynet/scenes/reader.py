@@ -50,6 +50,11 @@ class Tile:
     valid: Mask | None
     """(H, W) true where there are data; None where that is everywhere."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are no data at all."""
+        return self.valid is not None and not self.valid.any()
+
 
 class Scene:
     """A source with its bands and its scaling to 8 bit settled. Use it as a context manager."""

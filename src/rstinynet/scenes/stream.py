@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -34,6 +35,7 @@ from rstinynet.scenes.spill import Spill
 from rstinynet.scenes.windows import Window
 
 if TYPE_CHECKING:
+    from rstinynet.scenes.borders import BorderEngine
     from rstinynet.scenes.detector import Detector
 
 __all__ = [
@@ -73,7 +75,7 @@ class Engine(Protocol):
     """Who searches the windows, in place of this process."""
 
     def finished(
-        self, search: Search, known: frozenset[int]
+        self, search: Search, known: frozenset[int], plan: Plan
     ) -> Generator[Finished, None, None]: ...
 
 
@@ -216,7 +218,7 @@ class Search:
         top = 0
         progress(done, total)
         known = frozenset[int]() if ledger is None else ledger.known
-        searched = self._here(known, plan) if engine is None else engine.finished(self, known)
+        searched = self.here(known, plan) if engine is None else engine.finished(self, known, plan)
         with closing(searched):
             for first, group, fresh in searched:
                 parts = fresh
@@ -239,7 +241,7 @@ class Search:
 
     def find(self, tiles: Sequence[Tile]) -> list[Detections]:
         """What each tile holds, in its own pixels."""
-        useful = [tile for tile in tiles if tile.valid is None or tile.valid.any()]
+        useful = [tile for tile in tiles if not tile.empty]
         options, results = self.options, list[Detections]()
         for start in range(0, len(useful), self.batch):
             results += self.detector.detect_batch(
@@ -252,7 +254,7 @@ class Search:
         in_turn = iter(results)
         parts = []
         for tile in tiles:
-            if not (tile.valid is None or tile.valid.any()):
+            if tile.empty:
                 parts.append(Detections.empty())
                 continue
             found = next(in_turn)
@@ -261,13 +263,29 @@ class Search:
             parts.append(found[_on_data(found.boxes, tile.valid)])
         return parts
 
-    def _here(self, known: frozenset[int], plan: Plan) -> Generator[Finished, None, None]:
-        """The windows searched by this process."""
+    def here(
+        self,
+        known: frozenset[int],
+        plan: Plan,
+        *,
+        first: int = 0,
+        borders: BorderEngine | None = None,
+    ) -> Generator[Finished, None, None]:
+        """The windows from `first` on, searched by this process.
+
+        `borders` fills the last batch with tiles of other scenes.
+        """
+        todo = islice(enumerate(self.windows()), first, None)
         # Closed here and now: the scene's handles may only go when no thread reads any more.
-        with closing(_ahead(self.scene, enumerate(self.windows()), known, plan)) as ahead:
+        with closing(_ahead(self.scene, todo, known, plan)) as ahead:
             for group in _groups(ahead, self.batch):
                 tiles = [item.tile for item in group if item.tile is not None]
-                parts = self.find(tiles) if tiles else None
+                last = group[-1].number == self.total - 1
+                more = borders.more(tiles) if borders is not None and tiles and last else []
+                parts = self.find([*tiles, *more]) if tiles else None
+                if borders is not None and parts is not None and more:
+                    borders.keep(parts[len(tiles) :])
+                    parts = parts[: len(tiles)]
                 yield Finished(group[0].number, tuple(item.window for item in group), parts)
 
 
