@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ import shapely
 from affine import Affine
 from rasterio.transform import rowcol
 
+from rstinynet.data.folder import open_split
 from rstinynet.errors import UsageError
 from rstinynet.scenes.detector import Detector
 from rstinynet.scenes.result import Result
@@ -144,3 +146,18 @@ def test_the_source_is_never_replaced(
     with pytest.raises(UsageError, match="replace the source"):
         detector.predict(path).save(tmp_path, formats=["png"], name="a")
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["csv", "gpkg", "geojson"])
+def test_results_can_be_read_as_labels(result: Result, tmp_path: Path, kind: str) -> None:
+    """docs/data.md: so that they can be corrected and trained on."""
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    shutil.copy(result.source, data / "images")
+    shutil.copy(result.save(tmp_path / "out", formats=[kind])[kind], data / f"train.{kind}")
+    labelled = open_split(data, "train")
+    (image,) = labelled.images
+    names = [labelled.names[label] for label in image.labels.tolist()]
+    assert names == [result.class_names[label] for label in result.detections.labels.tolist()]
+    # GeoJSON has 7 decimals of a degree: about a centimetre, and a pixel is half a metre.
+    np.testing.assert_allclose(image.boxes, result.detections.boxes, atol=0.05)
