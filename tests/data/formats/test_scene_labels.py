@@ -125,11 +125,11 @@ def test_own_results_can_be_labels(tmp_path):
     make_scene(tmp_path / "images" / "a.tif")
     (tmp_path / "train.csv").write_text(
         "class_id,class_name,score,px_xmin,px_ymin,px_xmax,px_ymax,source\n"
-        "1,car,0.9,5,6,9,11,a.tif\n"
+        "6,car,0.9,5,6,9,11,a.tif\n"
     )
     found = open_split(tmp_path, "train")
     np.testing.assert_array_equal(found.images[0].boxes, [[5, 6, 9, 11]])
-    assert found.names == ("car",)
+    assert found.categories == (Category(6, "car"),)
 
 
 def test_classes_without_an_object_are_said_lost(tmp_path):

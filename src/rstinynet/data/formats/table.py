@@ -35,7 +35,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "xmax": ("xmax", "x2", "px_xmax"),
     "ymax": ("ymax", "y2", "px_ymax"),
     "label": ("label", "class_name", "class", "category", "name"),
-    "category_id": ("category_id",),
+    "category_id": ("category_id", "class_id"),
     "area": ("area",),
     "iscrowd": ("iscrowd", "ignore", "difficult"),
 }
