@@ -49,11 +49,11 @@ def test_finished_rows_are_kept_and_stopped_ones_go_on(
 ):
     learn, steps = Learner.learn, []
 
-    def stop_in_second_row(self, batch):
+    def stop_in_second_row(self, batch, **options):
         steps.append(batch.ids)
         if len(steps) == 4 + 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return learn(self, batch)
+        return learn(self, batch, **options)
 
     rows = ["--rows", "base", "no-nwd"]
     monkeypatch.setattr(Learner, "learn", stop_in_second_row)

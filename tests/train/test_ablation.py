@@ -95,7 +95,7 @@ def test_an_interrupted_row_goes_on_in_its_middle(plan, monkeypatch):
     def stop(job):
         trainer = loop.Trainer(job)
         trainer.stop.asked = True
-        trainer.outcome.folder.begin(job.as_values(), job.device)
+        trainer.outcome.folder.begin(job.as_values(), trainer.outcome.inputs())
         started.append(job.out)
         return trainer.run()
 

@@ -40,12 +40,12 @@ def job(tmp_path_factory):
 def run(job):
     """A run that was stopped after its third batch, and resumed."""
     trainer = Trainer(job)
-    trainer.outcome.folder.begin(job.as_values(), trainer.inputs())
+    trainer.outcome.folder.begin(job.as_values(), trainer.outcome.inputs())
     learn = trainer.learner.learn
 
-    def stopping(batch):
+    def stopping(batch, **options):
         trainer.stop.asked = trainer.iteration == 2
-        return learn(batch)
+        return learn(batch, **options)
 
     trainer.learner.learn = stopping
     with pytest.raises(TrainingStoppedError):

@@ -34,6 +34,12 @@ def train(
     close_mosaic: Annotated[
         float | None, typer.Option(help="No mosaic in this many last epochs.")
     ] = None,
+    best: Annotated[
+        str | None, typer.Option(help="The number that chooses the best weights: ap, ap_t, ap50...")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End when that number has not risen for so many epochs.")
+    ] = None,
     max_minutes: Annotated[
         float | None,
         typer.Option(help="Fit the training into this time; such a run is not bit-reproducible."),
@@ -60,16 +66,20 @@ def train(
         bool, typer.Option("--json", help="Print the final metrics as JSON on stdout.")
     ] = False,
 ) -> None:
-    """Train a model; keep the weights with the best validation AP."""
+    """Train a model; keep the weights with the best validation AP.
+
+    On several GPUs or machines: torchrun --nproc-per-node N -m rstinynet.cli.main train ...
+    """
     import json
     import logging
+    import os
 
     from rich.console import Console
     from rich.logging import RichHandler
 
     from rstinynet.errors import UsageError
     from rstinynet.train import loop
-    from rstinynet.train.job import Job, new_folder
+    from rstinynet.train.job import CHANGEABLE, Job, new_folder
     from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
 
     logging.basicConfig(
@@ -83,6 +93,8 @@ def train(
         "imgsz": imgsz,
         "lr0": lr0,
         "close_mosaic": close_mosaic,
+        "best": best,
+        "patience": patience,
         "max_minutes": max_minutes,
         "workers": workers,
         "seed": seed,
@@ -92,12 +104,12 @@ def train(
     if resume is not None:
         refused = {"--model": model, "--out": out, "--init": init}
         extra = [name for name, value in refused.items() if value is not None]
-        extra += [f"--{key.replace('_', '-')}" for key in given]
+        extra += [f"--{key.replace('_', '-')}" for key in given if key not in CHANGEABLE]
         if extra:
             raise UsageError(
                 f"--resume continues a run with its own settings; leave out {', '.join(extra)}"
             )
-        metrics = loop.resume(resume, data=data, device=device)
+        metrics = loop.resume(resume, data=data, device=device, changes=given)
     else:
         if model is None or data is None:
             raise UsageError("train needs --model and --data (or --resume RUN)")
@@ -112,7 +124,7 @@ def train(
                 init=init,
             )
         )
-    if json_:
+    if json_ and os.environ.get("RANK", "0") == "0":
         print(json.dumps(metrics))
 
 

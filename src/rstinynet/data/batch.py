@@ -36,6 +36,8 @@ class Batch:
     """Summed over the samples."""
     colours: list[Colour] | None = None
     """B changes of colour that are still to be made; None: made already."""
+    replaced: int = 0
+    """Samples that stand in for others whose image cannot be read."""
 
     def __len__(self) -> int:
         return len(self.ids)

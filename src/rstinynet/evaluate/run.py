@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +19,8 @@ Image = npt.NDArray[np.uint8]
 Detect = Callable[[Sequence[Image]], list[Detections]]
 """Finds the objects of RGB images (H, W, 3) of one size."""
 LEAST_CANDIDATES = 3000
+READ_AHEAD = 2
+"""Groups of images that are read while others are searched."""
 
 
 def detector_cap(max_det: int) -> int:
@@ -34,19 +38,32 @@ class Progress(Protocol):
 
 
 def find_objects(
-    detect: Detect, labelled: LabelledSet, *, batch: int = 1, progress: Progress | None = None
+    detect: Detect,
+    labelled: LabelledSet,
+    *,
+    batch: int = 1,
+    progress: Progress | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> dict[int, Detections]:
     """What `detect` finds on each image of `labelled`, by image id; labels are `detect`'s own.
 
-    Up to `batch` neighbouring images of one size go together. Raises DataError for an image that
+    Up to `batch` neighbouring images of one size go together; images are read ahead. With `share`
+    (k, n) only every n-th such group is done, from the k-th on: the others are other processes'.
+    Raises DataError for an image that
     cannot be read or is not as large as its annotations say.
     """
     found: dict[int, Detections] = {}
-    for group in _groups(labelled.images, batch):
-        results = detect([_read(image) for image in group])
-        found.update(zip((image.id for image in group), results, strict=True))
-        if progress is not None:
-            progress(len(group))
+    first, every = share
+    groups = list(_groups(labelled.images, batch))[first::every]
+    with ThreadPoolExecutor(1, thread_name_prefix="images") as reader:
+        ahead = deque(reader.submit(_read_all, group) for group in groups[:READ_AHEAD])
+        for number, group in enumerate(groups):
+            images = ahead.popleft().result()
+            if number + READ_AHEAD < len(groups):
+                ahead.append(reader.submit(_read_all, groups[number + READ_AHEAD]))
+            found.update(zip((image.id for image in group), detect(images), strict=True))
+            if progress is not None:
+                progress(len(group))
     return found
 
 
@@ -63,6 +80,10 @@ def _groups(images: Sequence[LabelledImage], batch: int) -> Iterator[list[Labell
         group.append(image)
     if group:
         yield group
+
+
+def _read_all(group: Sequence[LabelledImage]) -> list[Image]:
+    return [_read(image) for image in group]
 
 
 def _read(image: LabelledImage) -> Image:

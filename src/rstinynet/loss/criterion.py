@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,12 +41,15 @@ class Criterion:
         settings: LossSettings | None = None,
         *,
         class_boxes: Sequence[int] | None = None,
+        total: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """Strides in pixels, finest first, and the number of classes of the maps to come.
 
         `class_boxes`, each class's number of training boxes, is needed where the settings weight
-        the classes by it. UsageError if class weights do not fit the classes.
+        the classes by it; `total` sums a number over the processes that share a batch. UsageError
+        if class weights do not fit the classes.
         """
+        self._total = total if total is not None else _own
         self.strides = tuple(strides)
         self.num_classes = num_classes
         self.settings = settings if settings is not None else LossSettings()
@@ -55,8 +58,8 @@ class Criterion:
     def __call__(self, maps: Sequence[Tensor], targets: Targets) -> Losses:
         """The losses of one batch.
 
-        Every term is divided by the sum of the batch's target scores (at least 1). Classes that
-        are unknown on an image have no class term there but at the anchors of their own boxes;
+        Every term is divided by the sum of the whole batch's target scores (at least 1). Classes
+        that are unknown on an image have no class term there but at the anchors of their own boxes;
         unassigned anchors in an ignored region have none. Regions are widened as boxes are when
         anchors are looked for, or one between all centres would ignore nothing.
 
@@ -97,7 +100,7 @@ class Criterion:
             boxes_BA4 = sides_to_boxes(expected_sides(dfl_BA64), points_A2, stride_A)
         grid = Grid(maps, self.strides)
         found = assign(boxes_BA4, logits_BAC, packed, grid=grid, settings=settings)
-        scale = 1 / found.score.sum().clamp(min=1)
+        scale = 1 / self._total(found.score.sum()).clamp(min=1)
 
         cls = self._class_loss(logits_BAC, points_A2, targets, packed, found)
         dfl_F64 = dfl_BA64[found.image, found.anchor]
@@ -154,6 +157,10 @@ class Criterion:
         return F.binary_cross_entropy_with_logits(
             logits_BAC, wanted_BAC, weight=counted_BAC, reduction="sum"
         )
+
+
+def _own(x: Tensor) -> Tensor:
+    return x
 
 
 def _at_least(regions_M4: Tensor, side: float) -> Tensor:

@@ -5,6 +5,8 @@ What a batch holds depends on (seed, iteration) only, so a run can start again a
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,18 +19,40 @@ import cv2
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.batch import Batch, collate
 from rstinynet.data.cache import open_cache
-from rstinynet.data.dataset import TrainingSet
-from rstinynet.errors import DataError
+from rstinynet.data.dataset import Sample, TrainingSet
+from rstinynet.errors import DataError, UsageError
+from rstinynet.train.ranks import ALONE, Ranks
 from rstinynet.train.recipe import Recipe
+
+TRIES = 100
+"""Samples that are tried in place of one that cannot be read."""
+log = logging.getLogger(__name__)
 
 
 class Batches:
     """Batches from a given iteration on; a context manager that owns its threads."""
 
-    def __init__(self, labelled: LabelledSet, recipe: Recipe, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        labelled: LabelledSet,
+        recipe: Recipe,
+        *,
+        device: str = "cpu",
+        ranks: Ranks = ALONE,
+    ) -> None:
         if not labelled.images:
             raise DataError("the training split has no images; training needs at least one")
         self.batch = min(recipe.batch, len(labelled))
+        """Images of a batch, over all processes."""
+        if self.batch < ranks.world:
+            raise UsageError(
+                f"every process needs an image of each batch: {ranks.world} processes cannot "
+                f"share a batch of {self.batch}"
+            )
+        self._share = ranks.share(self.batch)
+        self._skips = recipe.bad_images == "skip"
+        self._named: set[str] = set()
+        self._lock = threading.Lock()
         self.per_epoch = len(labelled) // self.batch
         """Batches in an epoch; images left over wait for another epoch's order."""
         folder = None if recipe.cache_dir is None else Path(recipe.cache_dir)
@@ -45,12 +69,39 @@ class Batches:
         self._threads = recipe.workers
         self._pool = ThreadPoolExecutor(recipe.workers, thread_name_prefix="batches")
 
-    def make(self, iteration: int, *, mosaic: bool) -> Batch:
-        """The batch of this iteration."""
+    def make(self, iteration: int, *, mosaic: bool, whole: bool = False) -> Batch:
+        """This process's share of the batch of this iteration, or the `whole` of it."""
         source = self._with_mosaic if mosaic else self._plain
         epoch, position = divmod(iteration, self.per_epoch)
-        indices = range(position * self.batch, (position + 1) * self.batch)
-        return collate([source.sample(epoch, index) for index in indices])
+        share = range(self.batch) if whole else self._share
+        indices = [position * self.batch + index for index in share]
+        samples, replaced = [], 0
+        for index in indices:
+            sample, stands_in = self._sample(source, epoch, index)
+            samples.append(sample)
+            replaced += stands_in
+        return replace(collate(samples), replaced=replaced)
+
+    def _sample(self, source: TrainingSet, epoch: int, index: int) -> tuple[Sample, bool]:
+        """A sample, or if its images cannot be read and may be skipped, the next that can."""
+        for step in range(min(len(source), TRIES)):
+            try:
+                return source.sample(epoch, (index + step) % len(source)), step > 0
+            except DataError as error:
+                if not self._skips:
+                    raise
+                self._name_once(str(error))
+        raise DataError(
+            "training samples one after the other cannot be read, for the reasons said above: is "
+            "the folder of images in its place?"
+        )
+
+    def _name_once(self, fault: str) -> None:
+        with self._lock:
+            new = fault not in self._named
+            self._named.add(fault)
+        if new:
+            log.warning("skipped: %s", fault)
 
     def stream(
         self, start: int, stop: int, *, mosaic: Callable[[int], bool]

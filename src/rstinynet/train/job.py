@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rstinynet.data.annotations import LabelledSet
-from rstinynet.errors import RSTinyNetError
+from rstinynet.errors import RSTinyNetError, UsageError
 from rstinynet.train import overrides
 from rstinynet.train.recipe import RECIPES, Recipe
+
+CHANGEABLE = (
+    "bad_images", "log_every", "nonfinite", "nonfinite_limit", "patience", "save_minutes", "workers"
+)  # fmt: skip
+"""Settings that change nothing in what a run without faults learns."""
 
 
 class TrainingStoppedError(RSTinyNetError):
@@ -78,6 +83,21 @@ class Job:
             device=values["device"],
             init=values["init"],
         )
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Job:
+        """The job with settings changed that a run under way may change.
+
+        UsageError for any other setting.
+        """
+        changed = overrides.with_overrides(self.recipe, changes)
+        before, after = overrides.as_values(self.recipe), overrides.as_values(changed)
+        fixed = [key for key in after if after[key] != before[key] and key not in CHANGEABLE]
+        if fixed:
+            raise UsageError(
+                f"--resume continues a run with its own settings; leave out {', '.join(fixed)} "
+                f"(what may change is {', '.join(CHANGEABLE)})"
+            )
+        return replace(self, recipe=changed)
 
     def command(self) -> str:
         """The command that makes this run; the data by its folder's name only."""

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from rstinynet.data.batch import Batch
-from rstinynet.errors import RSTinyNetError
 from rstinynet.loss.criterion import Criterion
 from rstinynet.loss.targets import Targets
 from rstinynet.model.detector import DetectorModel
 from rstinynet.train.ema import ModelEma
+from rstinynet.train.faults import NotFiniteError
 from rstinynet.train.optimizer import freeze_backbone, make_optimizer
+from rstinynet.train.ranks import ALONE, Ranks
 from rstinynet.train.recipe import Recipe
+from rstinynet.train.sync_norms import with_global_norms
 
 LOSSES = ("loss", "box", "cls", "dfl")
 """Names of what `Learner.learn` returns."""
 
 
 class Learner:
-    """A model in training on one device."""
+    """A model in training on one device, which may be one of several processes' devices."""
 
     def __init__(
         self,
@@ -33,10 +39,13 @@ class Learner:
         device: torch.device,
         *,
         class_boxes: Sequence[int] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.recipe, self.device = recipe, device
+        self.recipe, self.device, self.ranks = recipe, device, ranks
         self.model: DetectorModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, tau=recipe.ema_tau)
+        if ranks.world > 1 and recipe.sync_norms:
+            with_global_norms(self.model, device)
         self.optimizer = make_optimizer(self.model, recipe)
         self.unsummed = 0
         """Batches whose gradients wait for an update."""
@@ -46,50 +55,95 @@ class Learner:
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp and not brain)
         classes = self.model.num_classes
         criterion = partial(
-            Criterion, num_classes=classes, settings=recipe.loss, class_boxes=class_boxes
+            Criterion,
+            num_classes=classes,
+            settings=recipe.loss,
+            class_boxes=class_boxes,
+            total=ranks.total,
         )
         self._criterion = criterion(self.model.strides)
         strides = self.model.auxiliary_strides
         self._auxiliary = criterion(strides) if strides else None
         self._frozen: bool | None = None
+        self._parallel: DistributedDataParallel | None = None
+        self._buffers = [each for each in self.model.buffers() if each.is_floating_point()]
+        self._buffers_before = [each.clone() for each in self._buffers]
 
-    def learn(self, batch: Batch) -> list[float]:
-        """Add the batch's gradients; its losses, in the order of `LOSSES`.
+    def learn(self, batch: Batch, *, images: int | None = None, last: bool = True) -> list[float]:
+        """Add the batch's gradients; the losses, in the order of `LOSSES`.
 
-        Raises RSTinyNetError, naming the images, if the loss is not finite.
+        With several processes `batch` is this one's share, of `images` in all; losses are of the
+        whole batch, and so are the gradients after the `last` batch before an update. Raises
+        NotFiniteError, naming the images, if the loss is not finite; nothing is added then.
         """
         targets = Targets(
             boxes=batch.boxes, labels=batch.labels, known=batch.known, ignore=batch.crowds
         ).to(self.device)
-        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._amp):
-            maps = self.model(self.images(batch))
-        losses = self._criterion([level.float() for level in maps.main], targets)
-        total = losses.total
-        if self._auxiliary is not None and maps.auxiliary is not None:
-            beside = self._auxiliary([level.float() for level in maps.auxiliary], targets)
-            total = total + self.recipe.auxiliary_weight * beside.total
-        values: list[float] = torch.stack([total, losses.box, losses.cls, losses.dfl]).tolist()
-        if not all(map(math.isfinite, values)):
-            raise self._not_finite("loss", batch)
-        self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        torch._foreach_copy_(self._buffers_before, self._buffers)
+        network = self._network()
+        waits = isinstance(network, DistributedDataParallel) and not last
+        with network.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._amp):
+                maps = network(self.images(batch))
+            losses = self._criterion([level.float() for level in maps.main], targets)
+            total = losses.total
+            if self._auxiliary is not None and maps.auxiliary is not None:
+                beside = self._auxiliary([level.float() for level in maps.auxiliary], targets)
+                total = total + self.recipe.auxiliary_weight * beside.total
+            # The criterion multiplies by the images it sees; the whole batch's number is meant.
+            total = total * ((images or len(batch)) / len(batch))
+            own = torch.stack([total.detach(), losses.box, losses.cls, losses.dfl])
+            values: list[float] = self.ranks.total(own).tolist()
+            if not all(map(math.isfinite, values)):
+                torch._foreach_copy_(self._buffers, self._buffers_before)
+                bad = not bool(own.isfinite().all())
+                raise self._not_finite("loss", batch.ids if bad else [])
+            # DDP takes the mean over the processes where the sum is meant.
+            self._scaler.scale(total * self.ranks.world).backward()  # type: ignore[no-untyped-call]
         self.unsummed += 1
         return values
 
     def update(self, batch: Batch) -> None:
         """Apply the gradients summed since the last update, `batch` the last of them.
 
-        Raises RSTinyNetError, naming its images, if they are not finite.
+        Raises NotFiniteError, naming its images, if they are not finite; they are dropped then.
         """
         self._scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         # With a loss scaler, gradients that overflow are expected now and then, and are skipped.
         if not self._scaler.is_enabled() and not math.isfinite(float(norm)):
-            raise self._not_finite("gradient", batch)
+            self.forget()
+            raise self._not_finite("gradient", batch.ids)
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget()
         self.ema.update(self.model)
+
+    def forget(self) -> None:
+        """Drop the gradients that wait for an update."""
+        self.optimizer.zero_grad(set_to_none=True)
         self.unsummed = 0
+
+    def plain(self) -> DetectorModel:
+        """The model in training as it would be on one process; itself where there is one."""
+        if self.ranks.world == 1:
+            return self.model
+        twin: DetectorModel = copy.deepcopy(self.ema.module)
+        twin.load_state_dict(self.model.state_dict())
+        return twin
+
+    def _network(self) -> nn.Module:
+        """The model, behind DDP where there are several processes."""
+        if self.ranks.world == 1:
+            return self.model
+        if self._parallel is None:
+            self._parallel = DistributedDataParallel(
+                self.model,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                # PGI's branch composes a whole trunk, of which it needs some levels.
+                find_unused_parameters=self.model.auxiliary_branch is not None,
+            )
+        return self._parallel
 
     def images(self, batch: Batch) -> Tensor:
         """The batch as the model takes it: (B, 3, H, W) float in [0, 1]."""
@@ -102,6 +156,8 @@ class Learner:
             self.model.train()
             freeze_backbone(self.model, frozen=frozen, level=self.recipe.freeze_level)
             self._frozen = frozen
+            # DDP waits for the gradients of what was trainable when it was made.
+            self._parallel = None
 
     def state(self) -> dict[str, Any]:
         """For the resume state; to be taken between updates."""
@@ -128,9 +184,10 @@ class Learner:
         if self.device.type == "cuda" and len(state["rng_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["rng_cuda"])
 
-    def _not_finite(self, what: str, batch: Batch) -> RSTinyNetError:
-        return RSTinyNetError(
-            f"the {what} must be finite, and is not on the batch of the images with ids "
-            f"{', '.join(map(str, batch.ids))}: look at these images' boxes, or lower --lr0 "
-            f"(now {self.recipe.lr0:g})"
+    def _not_finite(self, what: str, ids: list[int]) -> NotFiniteError:
+        rows = self.ranks.rows(np.array(ids, np.float64).reshape(-1, 1))
+        named = ", ".join(str(int(id_)) for id_ in rows[:, 0])
+        return NotFiniteError(
+            f"the {what} must be finite, and is not on the batch of the images with ids {named}: "
+            f"look at these images' boxes, or lower --lr0 (now {self.recipe.lr0:g})"
         )

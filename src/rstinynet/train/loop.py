@@ -11,30 +11,33 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rstinynet.data.augment import AugmentCounts
 from rstinynet.data.batch import Batch
 from rstinynet.data.folder import open_split
 from rstinynet.data.formats.coco import require_annotations
 from rstinynet.data.stats import boxes_by_class
 from rstinynet.errors import DataError, UsageError
+from rstinynet.evaluate.coco import FIGURES
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
-from rstinynet.train import checkpoint, report, schedule
+from rstinynet.train import checkpoint, faults, report, schedule
 from rstinynet.train.batches import Batches
+from rstinynet.train.faults import NotFiniteError, saving
 from rstinynet.train.initial import initial_model
 from rstinynet.train.job import Job, TrainingStoppedError
 from rstinynet.train.learner import LOSSES, Learner
 from rstinynet.train.norms import with_new_statistics
 from rstinynet.train.optimizer import set_rates
-from rstinynet.train.outcome import METRICS, Outcome
+from rstinynet.train.outcome import Outcome
 from rstinynet.train.overrides import described
 from rstinynet.train.progress import Reporter, StopRequest, batch_line, epoch_line
+from rstinynet.train.ranks import ALONE, Ranks, joined
+from rstinynet.train.tally import Tally
 from rstinynet.train.watch import Watch
 
 
@@ -43,40 +46,53 @@ def train(job: Job) -> dict[str, Any]:
 
     Writes weights/best.safetensors (best validation AP) and weights/last.safetensors, both with
     averaged weights. Raises TrainingStoppedError on SIGINT or SIGTERM, after saving; DataError and
-    WeightsError for unusable input; RSTinyNetError if the loss stops being finite.
+    WeightsError for unusable input; RSTinyNetError if the loss stops being finite or the disk is
+    full. Under torchrun or `accelerate launch` every process calls it, and gets the same metrics.
     """
-    trainer = Trainer(job)
-    trainer.outcome.folder.begin(job.as_values(), trainer.inputs())
-    return trainer.run()
+    with joined(job.device) as ranks:
+        trainer = Trainer(job, ranks=ranks)
+        if ranks.leads:
+            with saving(job.out):
+                trainer.outcome.folder.begin(job.as_values(), trainer.outcome.inputs())
+        return trainer.run()
 
 
-def resume(run: Path, *, data: Path | None = None, device: str | None = None) -> dict[str, Any]:
+def resume(
+    run: Path,
+    *,
+    data: Path | None = None,
+    device: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Continue the run kept in the folder `run` where its newest state was saved.
 
-    On the device it was on, unless `device` is given; UsageError if there is none here.
+    On the device it was on, unless `device` is given, on any number of processes; UsageError if
+    there is no such device here, or if `changes` are of settings that cannot change any more.
     """
     state = checkpoint.load(run)
-    job = Job.from_values(state["job"], out=run)
+    job = Job.from_values(state["job"], out=run).with_changes(changes or {})
     job = replace(job, data=data or job.data, device=device or job.device)
     if job.device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"there is no device {job.device} here: give --device cpu")
-    trainer = Trainer(job, state)
-    return trainer.run()
+    with joined(job.device) as ranks:
+        return Trainer(job, state, ranks=ranks).run()
 
 
 class Trainer:
     """One run's model, optimiser, average and clock."""
 
-    def __init__(self, job: Job, state: Mapping[str, Any] | None = None) -> None:
-        self.job, self.recipe = job, job.recipe
-        train_set = open_split(job.data, "train")
-        self.train_set = require_annotations(train_set, source=job.data)
+    def __init__(
+        self, job: Job, state: Mapping[str, Any] | None = None, *, ranks: Ranks = ALONE
+    ) -> None:
+        self.job, self.recipe, self.ranks = job, job.recipe, ranks
+        self.train_set = require_annotations(open_split(job.data, "train"), source=job.data)
         self.val_set = require_annotations(open_split(job.data, "val"), source=f"{job.data} (val)")
         if self.train_set.categories != self.val_set.categories:
             raise DataError(f"{job.data}: the train and val splits have different categories")
-        self.outcome = Outcome(job, train_set=self.train_set, val_set=self.val_set)
-        self.watch = Watch(job.out, names=self.recipe.watch, draw=self.recipe.pictures)
-        self.batches = Batches(self.train_set, self.recipe, device=job.device)
+        self.outcome = Outcome(job, train_set=self.train_set, val_set=self.val_set, ranks=ranks)
+        draw, silent = self.recipe.pictures, not ranks.leads
+        self.watch = Watch(job.out, names=self.recipe.watch, draw=draw, silent=silent)
+        self.batches = Batches(self.train_set, self.recipe, device=job.device, ranks=ranks)
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.epochs * self.per_epoch
         self.warmup = schedule.warmup_length(self.recipe, self.per_epoch)
@@ -86,32 +102,20 @@ class Trainer:
             model = initial_model(job.model, classes, seed=self.recipe.seed, init=job.init)
         else:
             model = build(job.model, classes)
+        boxes = boxes_by_class(self.train_set)
         self.learner = Learner(
-            model,
-            self.recipe,
-            torch.device(job.device),
-            class_boxes=boxes_by_class(self.train_set),
+            model, self.recipe, ranks.device(job.device), class_boxes=boxes, ranks=ranks
         )
 
         self.iteration = 0
         self.done = 0.0
-        self.sums = [0.0, 0.0, 0.0, 0.0]
-        self.counted = 0
-        self.objects = AugmentCounts()
-        """Objects of this epoch's samples: kept, and turned into regions to ignore."""
+        self.tally = Tally()
+        self.skipped_in_a_row = 0
         self.rate = 0.0
         self.elapsed_before = 0.0
         self.stop = StopRequest()
         if state is not None:
             self._restore(state)
-
-    def inputs(self) -> dict[str, Any]:
-        """What the run is made from, besides its settings and this code."""
-        return {
-            "device": self.job.device,
-            "seed": self.recipe.seed,
-            "data": {"train": self.train_set.fingerprint, "val": self.val_set.fingerprint},
-        }
 
     # --- the clock
 
@@ -120,34 +124,17 @@ class Trainer:
         """Seconds of work on this run, over all its resumptions."""
         return self.elapsed_before + time.monotonic() - self.started
 
-    @property
-    def limit_s(self) -> float | None:
-        """Seconds of training that leave time for the end; None: unlimited."""
-        if self.recipe.max_minutes is None:
-            return None
-        whole = self.recipe.max_minutes * 60
-        return max(whole - 1.2 * self._seconds_of_the_end() - 3, 0.1 * whole)
-
-    def _seconds_of_the_end(self) -> float:
-        """What the last validations will cost, from the pixels that training does in a second."""
-        if not self.iteration:
-            return 0.05 * 60 * (self.recipe.max_minutes or 0.0)
-        area = self.batches.batch * self.recipe.imgsz**2
-        # A forward pass is about a third of a training step; a half leaves some room.
-        seconds_a_pixel = 0.5 * self.elapsed_s / (self.iteration * area)
-        validation = self.outcome.val_seconds
-        if validation is None:
-            pixels = sum(image.width * image.height for image in self.val_set.images)
-            validation = pixels * self.outcome.scale**2 * seconds_a_pixel
-        passes = 2 + (self.recipe.norm_batches > 0) + (self.recipe.val_images is not None)
-        return passes * validation + self.recipe.norm_batches * area * seconds_a_pixel
-
     def _advance(self) -> None:
+        elapsed_s = self.elapsed_s
+        limit_s = schedule.limit_s(
+            self.recipe,
+            batch_s=elapsed_s / self.iteration,
+            images=self.batches.batch,
+            val_s=self.outcome.val_seconds,
+            val_pixels=self.outcome.val_pixels,
+        )
         now = schedule.progress(
-            iteration=self.iteration,
-            total=self.total,
-            elapsed_s=self.elapsed_s,
-            limit_s=self.limit_s,
+            iteration=self.iteration, total=self.total, elapsed_s=elapsed_s, limit_s=limit_s
         )
         self.done = max(self.done, now)
 
@@ -159,12 +146,11 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """Train to the end; the contents of metrics.json."""
-        self.started = time.monotonic()
-        self.saved_at = self.started
+        self.started = self.saved_at = time.monotonic()
         self.window = (self.started, self.iteration)
         with ExitStack() as stack:
-            self.say = stack.enter_context(Reporter())
-            stack.enter_context(self.stop.listening())
+            self.say = stack.enter_context(Reporter(quiet=not self.ranks.leads))
+            stack.enter_context(self.stop.listening(patient=self.ranks.world > 1))
             stack.enter_context(self.batches)
             settings = self.job.as_values()
             stack.enter_context(self.watch.running(settings, iteration=self.iteration))
@@ -180,17 +166,27 @@ class Trainer:
                 self._one(stream)
 
     def _one(self, stream: Iterator[tuple[int, Batch]]) -> None:
-        iteration, batch = next(stream)
-        self._step(batch)
+        try:
+            iteration, batch = next(stream)
+        except DataError as error:
+            if not self.learner.unsummed:
+                self._save()
+            raise faults.bad_image(error, self.job.out) from error
+        try:
+            self._step(batch)
+            self.skipped_in_a_row = 0
+        except NotFiniteError as error:
+            self._leave_out(error)
         self.iteration = iteration + 1
         self._advance()
+        stop, self.done = self.tally.agree(batch, self.ranks, stop=self.stop.asked, done=self.done)
         self.say.share(self.done)
         if self.iteration % self.recipe.log_every == 0:
             self._log()
         if self.learner.unsummed:
             self.done = min(self.done, 1 - 1e-9)
             return
-        if self.stop.asked:
+        if stop:
             self._save()
             raise TrainingStoppedError(
                 f"stopped after batch {self.iteration} of {self.total}, everything is saved; "
@@ -201,34 +197,41 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         self._hold_backbone()
+        limited, optimizer = self.recipe.max_minutes is not None, self.learner.optimizer
         position = schedule.warmup_position(
-            iteration=self.iteration,
-            warmup=self.warmup,
-            done=self.done,
-            limited=self.recipe.max_minutes is not None,
+            iteration=self.iteration, warmup=self.warmup, done=self.done, limited=limited
         )
         self.rate = set_rates(
-            self.learner.optimizer,
-            self.recipe,
-            done=self.done,
-            iteration=position,
-            warmup=self.warmup,
+            optimizer, self.recipe, done=self.done, iteration=position, warmup=self.warmup
         )
         self.watch.batch(self.iteration, batch, self.train_set.names)
-        values = self.learner.learn(batch)
-        self.sums = [sum_ + value for sum_, value in zip(self.sums, values, strict=True)]
-        self.counted += 1
-        self.objects += batch.counts
         summed = schedule.accumulation(self.recipe, iteration=position, warmup=self.warmup)
-        if self.learner.unsummed >= summed or (self.iteration + 1) % self.per_epoch == 0:
+        ends = (self.iteration + 1) % self.per_epoch == 0
+        last = self.learner.unsummed + 1 >= summed or ends
+        values = self.learner.learn(batch, images=self.batches.batch, last=last)
+        self.tally.add_losses(values)
+        if last:
             self.learner.update(batch)
+
+    def _leave_out(self, error: NotFiniteError) -> None:
+        """Skip the batch, or stop, as the recipe says; what waited for its update goes with it."""
+        self.learner.forget()
+        epoch, batch = divmod(self.iteration, self.per_epoch)
+        where = f"epoch {epoch + 1}, batch {batch + 1} (iteration {self.iteration})"
+        if self.recipe.nonfinite == "skip" and self.skipped_in_a_row < self.recipe.nonfinite_limit:
+            self.skipped_in_a_row += 1
+            self.tally.skipped += 1
+            self.say.line(f"skipped {where}: {error}")
+            return
+        self._save()
+        if self.ranks.leads:
+            with saving(self.job.out):
+                self.outcome.write(self.learner.ema.module, self._budget())
+        raise faults.not_finite(f"{where}: {error}", self.job.out, self.skipped_in_a_row) from error
 
     def _hold_backbone(self) -> None:
         frozen = schedule.backbone_is_frozen(
-            self.recipe,
-            iteration=self.iteration,
-            batches_per_epoch=self.per_epoch,
-            done=self.done,
+            self.recipe, iteration=self.iteration, batches_per_epoch=self.per_epoch, done=self.done
         )
         self.learner.hold_backbone(frozen)
 
@@ -242,17 +245,12 @@ class Trainer:
         epoch = math.ceil(self.iteration / self.per_epoch)
         every = self.recipe.val_every
         due = self.done >= 1 or bool(every and epoch % every == 0)
-        means = [value / max(self.counted, 1) for value in self.sums]
         row: dict[str, Any] = {
             "epoch": epoch,
             "iteration": self.iteration,
             "minutes": round(self.elapsed_s / 60, 2),
             "lr": self.rate,
-            "objects": self.objects.kept,
-            "ignored_cut": self.objects.cut,
-            "ignored_small": self.objects.small,
-            "pasted": self.objects.pasted,
-            **dict(zip(LOSSES, means, strict=True)),
+            **self.tally.row(),
         }
         measured = None
         if due:
@@ -262,42 +260,48 @@ class Trainer:
                 self.learner.ema.module, self._budget(), images=self.recipe.val_images
             )
         self.outcome.add(row, measured)
-        self.sums, self.counted = [0.0, 0.0, 0.0, 0.0], 0
-        self.objects = AugmentCounts()
+        self.tally = Tally()
+        early = self.outcome.out_of_patience if due and self.done < 1 else ""
+        if early:
+            self.done = 1.0
         if due or time.monotonic() - self.saved_at >= min(10.0, 60 * self.recipe.save_minutes):
             # Epochs of a few images would otherwise be all writing.
-            self.outcome.write(self.learner.ema.module, self._budget(), measured=measured)
+            with saving(self.job.out):
+                self.outcome.write(self.learner.ema.module, self._budget(), measured=measured)
             self._save()
         self._show(row, validated=due)
-        self.say.line(epoch_line(row, LOSSES, METRICS))
+        self.say.line(epoch_line(row, LOSSES, FIGURES))
         self.say.line(report.lost_in_words(row, self.recipe.augment))
+        if early:
+            self.say.line(early)
 
     def _finish(self) -> dict[str, Any]:
-        metrics = self.outcome.finish(
-            self._candidates(),
-            self._budget(),
-            {
-                "epochs": round(self.iteration / self.per_epoch, 2),
-                "iterations": self.iteration,
-                "minutes": round(self.elapsed_s / 60, 2),
-            },
-        )
+        with saving(self.job.out):
+            metrics = self.outcome.finish(
+                self._candidates(),
+                self._budget(),
+                {
+                    "epochs": round(self.iteration / self.per_epoch, 2),
+                    "iterations": self.iteration,
+                    "minutes": round(self.elapsed_s / 60, 2),
+                },
+            )
         self.watch.finish(self.iteration, self.outcome.rows, metrics)
         self.say.line(f"done: val AP {metrics.get('ap')}, weights in {self.outcome.folder.best}")
         return metrics
 
     def _candidates(self) -> dict[str, DetectorModel]:
         """What may be better than the average: the model as it is, and new batch statistics."""
-        found = {"unaveraged": self.learner.model} if self.recipe.compare_unaveraged else {}
+        found = {"unaveraged": self.learner.plain()} if self.recipe.compare_unaveraged else {}
         self._hold_backbone()
         if self.recipe.norm_batches:
-            first = max(0, self.iteration - self.recipe.norm_batches)
+            first = max(0, self.iteration - self.recipe.norm_batches) + self.ranks.rank
             images = (
-                self.learner.images(self.batches.make(iteration, mosaic=False))
-                for iteration in range(first, self.iteration)
+                self.learner.images(self.batches.make(iteration, mosaic=False, whole=True))
+                for iteration in range(first, self.iteration, self.ranks.world)
             )
             found["averaged_new_statistics"] = with_new_statistics(
-                self.learner.ema.module, images, like=self.learner.model
+                self.learner.ema.module, images, like=self.learner.model, ranks=self.ranks
             )
         return found
 
@@ -306,7 +310,7 @@ class Trainer:
     def _budget(self) -> str:
         return (
             f"{self.iteration} batches of {self.batches.batch} in "
-            f"{self.elapsed_s / 60:.0f} minutes on {self.job.device}"
+            f"{self.elapsed_s / 60:.0f} minutes on {self.ranks.where(self.job.device)}"
         )
 
     def _opening(self) -> str:
@@ -318,8 +322,7 @@ class Trainer:
             f"{len(self.train_set)} training and {len(self.val_set)} validation images, "
             f"{self.recipe.epochs} epochs of "
             f"{self.per_epoch} batches of {self.batches.batch}, {self.recipe.imgsz} px, "
-            f"{mosaic}, "
-            f"on {self.job.device}, from batch {self.iteration}"
+            f"{mosaic}, on {self.ranks.where(self.job.device)}, from batch {self.iteration}"
         )
 
     def _explain(self) -> None:
@@ -327,14 +330,15 @@ class Trainer:
         self.say.line(described(self.recipe))
         found = report.coverage(self.train_set, self.recipe, strides=self.learner.model.strides)
         self.say.line(report.in_words(found))
-        self.outcome.folder.write_assignment(found)
+        if self.ranks.leads:
+            self.outcome.folder.write_assignment(found)
 
     def _log(self) -> None:
         now = time.monotonic()
         begun, first = self.window
         rate = (self.iteration - first) * self.batches.batch / max(now - begun, 1e-9)
         self.window = (now, self.iteration)
-        means = [value / max(self.counted, 1) for value in self.sums]
+        means = self.tally.means
         position = (self.iteration - 1) % self.per_epoch + 1
         epoch = (self.iteration - 1) // self.per_epoch + 1
         losses = dict(zip(LOSSES, means, strict=True))
@@ -345,7 +349,7 @@ class Trainer:
 
     def _show(self, row: dict[str, Any], *, validated: bool) -> None:
         """Tell an epoch's numbers to who watches, with a picture if it was validated."""
-        self.watch.epoch(self.iteration, row, METRICS)
+        self.watch.epoch(self.iteration, row, FIGURES)
         if validated:
             self.watch.validation(
                 self.iteration,
@@ -358,25 +362,25 @@ class Trainer:
     # --- resume state
 
     def _save(self) -> None:
-        checkpoint.save(
-            self.job.out,
-            {
-                "job": self.job.as_values(),
-                "fingerprint": self.train_set.fingerprint,
-                **self.learner.state(),
-                "clock": {
-                    "iteration": self.iteration,
-                    "done": self.done,
-                    "elapsed_s": self.elapsed_s,
-                    "rate": self.rate,
-                },
-                "sums": self.sums,
-                "counted": self.counted,
-                "objects": asdict(self.objects),
-                "outcome": self.outcome.state(),
-            },
-        )
         self.saved_at = time.monotonic()
+        if not self.ranks.leads:
+            return
+        state = {
+            "job": self.job.as_values(),
+            "fingerprint": self.train_set.fingerprint,
+            **self.learner.state(),
+            "clock": {
+                "iteration": self.iteration,
+                "done": self.done,
+                "elapsed_s": self.elapsed_s,
+                "rate": self.rate,
+            },
+            "tally": self.tally.state(),
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "outcome": self.outcome.state(),
+        }
+        with saving(self.job.out):
+            checkpoint.save(self.job.out, state)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state["fingerprint"] != self.train_set.fingerprint:
@@ -388,6 +392,6 @@ class Trainer:
         clock = state["clock"]
         self.iteration, self.done, self.rate = clock["iteration"], clock["done"], clock["rate"]
         self.elapsed_before = clock["elapsed_s"]
-        self.sums, self.counted = list(state["sums"]), state["counted"]
-        self.objects = AugmentCounts(**state.get("objects", {}))
+        self.tally = Tally.restored(state["tally"])
+        self.skipped_in_a_row = state["skipped_in_a_row"]
         self.outcome.restore(state["outcome"])

@@ -7,66 +7,107 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.image import PERCENTILES
-from rstinynet.evaluate.coco import Evaluation
+from rstinynet.errors import DataError
+from rstinynet.evaluate.coco import FIGURES
+from rstinynet.evaluate.protocols import AITOD
 from rstinynet.model.detector import DetectorModel
+from rstinynet.model.presets import build
 from rstinynet.model.weights import Scaling, WeightsMetadata, load_weights, save_weights
 from rstinynet.train.folder import RunFolder
 from rstinynet.train.job import Job, inference_scale
-from rstinynet.train.validate import validate
-
-METRICS = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
+from rstinynet.train.ranks import ALONE, Ranks
+from rstinynet.train.validate import Measured, first_images, images_at_once, validate
 
 
 class Outcome:
-    """Validates a run's averaged model and keeps its rows and weights."""
+    """Validates a run's averaged model and keeps its rows and weights.
 
-    def __init__(self, job: Job, *, train_set: LabelledSet, val_set: LabelledSet) -> None:
-        self.job = job
+    Of several processes all validate, and the lead writes.
+    """
+
+    def __init__(
+        self, job: Job, *, train_set: LabelledSet, val_set: LabelledSet, ranks: Ranks = ALONE
+    ) -> None:
+        """Raises DataError where the number that chooses the best weights cannot be measured."""
+        self.job, self.ranks = job, ranks
         self.folder = RunFolder(job.out)
+        _require_objects(job.recipe.best, first_images(val_set, job.recipe.val_images))
         self._train_set = train_set
         self._val_set = val_set
         self.scale = inference_scale(job.recipe, train_set)
         """Factor by which images are resized at validation and inference."""
+        self.val_pixels = self.scale**2 * sum(each.width * each.height for each in val_set.images)
         self.rows: list[dict[str, Any]] = []
-        self.best_ap = -1.0
-        self.best_metrics: dict[str, Any] = {}
+        self.best = -1.0
+        """The highest value of the metric that chooses."""
+        self.best_metrics: Measured = {}
+        self.risen = 0
+        """The epoch in which that value last rose."""
         self.val_seconds: float | None = None
         """Seconds that validation on all images takes, once measured."""
+
+    def inputs(self) -> dict[str, Any]:
+        """What the run is made from, besides its settings and this code."""
+        return {
+            "device": self.job.device,
+            "seed": self.job.recipe.seed,
+            "data": {"train": self._train_set.fingerprint, "val": self._val_set.fingerprint},
+        }
 
     @property
     def iteration(self) -> int:
         """Batches seen at the last row."""
         return int(self.rows[-1]["iteration"]) if self.rows else 0
 
-    def measure(
-        self, model: DetectorModel, budget: str, *, images: int | None = None
-    ) -> Evaluation:
-        """Validate on the first `images` validation images, or on all."""
+    def measure(self, model: DetectorModel, budget: str, *, images: int | None = None) -> Measured:
+        """Validate on the first `images` validation images, or on all; every process calls it."""
         begun = time.monotonic()
+        recipe = self.job.recipe
+        chosen = first_images(self._val_set, images)
         measured = validate(
-            model, self.metadata(budget), self._val_set, device=self.job.device, images=images
+            model,
+            self.metadata(budget),
+            chosen,
+            device=str(self.ranks.device(self.job.device)),
+            # No more memory than training has shown to be there.
+            batch=images_at_once(chosen, pixels=recipe.batch * recipe.imgsz**2, scale=self.scale),
+            ranks=self.ranks,
         )
         whole = len(self._val_set)
         share = min(images or whole, whole) / max(whole, 1)
         self.val_seconds = (time.monotonic() - begun) / max(share, 1e-9)
         return measured
 
-    def add(self, row: dict[str, Any], measured: Evaluation | None = None) -> None:
+    def add(self, row: dict[str, Any], measured: Measured | None = None) -> None:
         """Add the row of an epoch, with its validation if there was one."""
         if measured is not None:
-            row |= {key: measured.as_dict().get(key) for key in METRICS}
+            row |= {key: measured.get(key) for key in FIGURES}
+            if self._value(measured) > self.best:
+                self.risen = row["epoch"]
         self.rows.append(row)
 
-    def write(
-        self, model: DetectorModel, budget: str, *, measured: Evaluation | None = None
-    ) -> None:
-        """Write results.csv, last and, where this is the best AP yet, best."""
-        self.folder.write_results(self.rows)
-        save_weights(self.folder.last, model, self.metadata(budget, measured))
+    @property
+    def out_of_patience(self) -> str:
+        """What to say when the metric has not risen for as long as the recipe waits; or ""."""
+        recipe = self.job.recipe
+        if not recipe.patience or self.rows[-1]["epoch"] - self.risen < recipe.patience:
+            return ""
+        return (
+            f"stopped early: {recipe.best} has not risen for {recipe.patience} epochs; it was "
+            f"highest in epoch {self.risen}"
+        )
+
+    def write(self, model: DetectorModel, budget: str, *, measured: Measured | None = None) -> None:
+        """Write results.csv, last and, where this is the best yet, best."""
+        if self.ranks.leads:
+            self.folder.write_results(self.rows)
+            save_weights(self.folder.last, model, self.metadata(budget, measured))
         # Of equal epochs the later one: at AP 0 the first weights would otherwise stay for good.
-        if measured is not None and _ap(measured) >= self.best_ap:
+        if measured is not None and self._value(measured) >= self.best:
             self._take(model, budget, measured)
 
     def finish(
@@ -78,31 +119,54 @@ class Outcome:
         """
         if self.job.recipe.val_images is not None:
             # Until now `best` was measured on a part of the validation images.
-            best, metadata = load_weights(self.folder.best)
-            self._take(best, metadata.budget, self.measure(best, budget))
-        tried: dict[str, Any] = {"averaged": self.best_metrics.get("ap")}
+            best, made_in = self._reread_best()
+            self._take(best, made_in, self.measure(best, made_in))
+        name_of_best = self.job.recipe.best
+        tried: dict[str, Any] = {"averaged": self.best_metrics.get(name_of_best)}
         for name, model in candidates.items():
             measured = self.measure(model, budget)
-            tried[name] = measured.as_dict().get("ap")
-            if _ap(measured) > self.best_ap:
+            tried[name] = measured.get(name_of_best)
+            if self._value(measured) > self.best:
                 self._take(model, budget, measured)
         metrics = {
             **self.best_metrics,
-            "ap_of_candidates": tried,
+            f"{name_of_best}_of_candidates": tried,
             "weights": str(self.folder.best.relative_to(self.folder.path)),
             **extra,
         }
-        self.folder.write_metrics(metrics)
+        if self.ranks.leads:
+            self.folder.write_metrics(metrics)
         return metrics
 
-    def _take(self, model: DetectorModel, budget: str, measured: Evaluation) -> None:
-        self.best_ap, self.best_metrics = _ap(measured), measured.as_dict()
-        save_weights(self.folder.best, model, self.metadata(budget, measured))
+    def _reread_best(self) -> tuple[DetectorModel, str]:
+        """The best weights so far and their budget, on every process."""
+        if self.ranks.world == 1:
+            best, metadata = load_weights(self.folder.best)
+            return best, metadata.budget
+        # Other machines may not see the lead's files.
+        device = self.ranks.device(self.job.device)
+        best = build(self.job.model, len(self._train_set.categories)).without_auxiliary().to(device)
+        made_in = ""
+        if self.ranks.leads:
+            saved, metadata = load_weights(self.folder.best)
+            best.load_state_dict(saved.state_dict())
+            made_in = metadata.budget
+        self.ranks.copy_from_lead(best)
+        return best, str(self.ranks.from_lead(made_in))
 
-    def metadata(self, budget: str, measured: Evaluation | None = None) -> WeightsMetadata:
+    def _take(self, model: DetectorModel, budget: str, measured: Measured) -> None:
+        self.best, self.best_metrics = self._value(measured), measured
+        if self.ranks.leads:
+            save_weights(self.folder.best, model, self.metadata(budget, measured))
+
+    def _value(self, measured: Measured) -> float:
+        value = measured.get(self.job.recipe.best)
+        return float(value) if _is_number(value) else 0.0
+
+    def metadata(self, budget: str, measured: Measured | None = None) -> WeightsMetadata:
         """What this run's weights say of themselves."""
-        values = {} if measured is None else measured.as_dict()
-        numbers = {key: values.get(key) for key in METRICS}
+        values = {} if measured is None else measured
+        numbers = {key: values.get(key) for key in FIGURES}
         return WeightsMetadata(
             model=self.job.model,
             names=self._train_set.names,
@@ -121,16 +185,18 @@ class Outcome:
         """For the resume state."""
         return {
             "rows": self.rows,
-            "best_ap": self.best_ap,
+            "best": self.best,
             "best_metrics": self.best_metrics,
+            "risen": self.risen,
             "val_seconds": self.val_seconds,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
         self.rows = [dict(row) for row in state["rows"]]
-        self.best_ap = state["best_ap"]
+        self.best = state["best"]
         self.best_metrics = dict(state["best_metrics"])
+        self.risen = state["risen"]
         self.val_seconds = state["val_seconds"]
 
 
@@ -138,6 +204,14 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _ap(measured: Evaluation) -> float:
-    value = measured.as_dict().get("ap")
-    return float(value) if _is_number(value) else 0.0
+def _require_objects(metric: str, val_set: LabelledSet) -> None:
+    """DataError if no validation object is of the sizes that `metric` is about."""
+    size = next((each for each in AITOD.sizes[1:] if metric == f"ap_{each.short}"), None)
+    if size is None:
+        return
+    areas = [image.areas[~image.crowd] for image in val_set.images]
+    if not any(bool(np.any((each >= size.low) & (each <= size.high))) for each in areas):
+        raise DataError(
+            f"best={metric} needs validation objects of {size.low**0.5:g} to {size.high**0.5:g} "
+            "pixels' side, and there are none: choose another number, such as ap"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from rstinynet.data.augment import AugmentSettings
 from rstinynet.errors import UsageError
 from rstinynet.loss.settings import LossSettings
-from rstinynet.train.recipe import RECIPES, Recipe, setting_names
+from rstinynet.train.recipe import RECIPES, Recipe, near, setting_names
 
 NESTED: dict[str, type[Any]] = {"augment": AugmentSettings, "loss": LossSettings}
 
@@ -23,7 +22,7 @@ def named_recipe(name: str) -> Recipe:
     """The recipe of that name; UsageError with a suggestion if there is none."""
     if name not in RECIPES:
         raise UsageError(
-            f"there is no recipe '{name}'{_did_you_mean(name, RECIPES)}; "
+            f"there is no recipe '{name}'{near(name, RECIPES)}; "
             f"recipes are {', '.join(sorted(RECIPES))}"
         )
     return RECIPES[name]()
@@ -146,14 +145,9 @@ def _full_name(key: str) -> str:
         )
     leaves = [name.rpartition(".")[2] for name in names]
     raise UsageError(
-        f"there is no recipe setting '{key}'{_did_you_mean(key, [*names, *leaves])}; "
+        f"there is no recipe setting '{key}'{near(key, [*names, *leaves])}; "
         f"the settings are {', '.join(names)}"
     )
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:

@@ -59,10 +59,12 @@ def _figure(value: float | None) -> str:
 class Reporter:
     """Shows the share done and prints lines; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        """With `quiet` nothing is said: of several processes one talks."""
+        self._quiet = quiet
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and not quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -77,7 +79,7 @@ class Reporter:
         """Print one line."""
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False)
-        else:
+        elif not self._quiet:
             print(text, file=sys.stderr, flush=True)
 
     def share(self, done: float) -> None:
@@ -102,8 +104,10 @@ class StopRequest:
         self.asked = False
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self, *, patient: bool = False) -> Iterator[None]:
         """Take SIGINT and SIGTERM as requests; a second SIGINT interrupts at once.
+
+        Not if `patient`: torchrun passes on an interrupt that its processes have had already.
 
         Outside the main thread signals cannot be taken, and nothing is done.
         """
@@ -112,7 +116,7 @@ class StopRequest:
             return
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self.asked and number == signal.SIGINT:
+            if self.asked and number == signal.SIGINT and not patient:
                 raise KeyboardInterrupt
             self.asked = True
 

@@ -6,15 +6,18 @@ checkpoint record it. The loss's and the augmentation's settings are nested unde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from rstinynet.data.augment import AugmentSettings
 from rstinynet.data.cache import CacheKind
 from rstinynet.errors import UsageError
+from rstinynet.evaluate.coco import FIGURES
 from rstinynet.loss.settings import LossSettings
 
+POLICIES = ("stop", "skip")
 MOSAIC_OFF_SHARE = 0.2
 """Largest share of the epochs that `close_mosaic` may take."""
 
@@ -73,6 +76,18 @@ class Recipe:
     """Validate after every so many epochs, and at the end; 0: only at the end."""
     val_images: int | None = None
     """Validate on the first so many images only, except at the end; None: on all."""
+    best: str = "ap"
+    """The number that chooses the best weights: ap, ap50, ap75, ap_vt, ap_t, ap_s or ap_m."""
+    patience: int | None = None
+    """End the run when `best` has not risen for so many epochs; None: never."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do with a batch whose loss or gradient is infinite or not a number."""
+    nonfinite_limit: int = 10
+    """Most such batches in a row that are skipped; the next one stops the run."""
+    bad_images: Literal["stop", "skip"] = "stop"
+    """What to do when a training image is missing or cannot be read: another may take its place."""
+    sync_norms: bool = True
+    """With several processes, batch norms see the images of all, as one process would."""
     save_minutes: float = 5.0
     """Save the resume state this often, besides after each epoch."""
     class_balance: float = 0.0
@@ -134,7 +149,12 @@ class Recipe:
             ("close_mosaic", self.close_mosaic >= 0, "0 or more"),
             ("max_minutes", (self.max_minutes or 1) > 0, "positive, or none"),
             ("val_every", self.val_every >= 0, "0 or more"),
-            ("val_images", (self.val_images or 1) >= 1, "at least 1, or none"),
+            ("best", self.best in FIGURES, f"{', '.join(FIGURES)}{near(self.best, FIGURES)}"),
+            ("patience", self.patience is None or self.patience >= 1, "at least 1, or none"),
+            ("nonfinite", self.nonfinite in POLICIES, "stop or skip"),
+            ("nonfinite_limit", self.nonfinite_limit >= 0, "0 or more"),
+            ("bad_images", self.bad_images in POLICIES, "stop or skip"),
+            ("val_images", self.val_images is None or self.val_images >= 1, "at least 1, or none"),
             ("workers", self.workers >= 1, "at least 1"),
             ("cache", self.cache in ("none", "memory", "disk"), "none, memory or disk"),
             ("cache_gib", self.cache_gib > 0, "positive"),
@@ -147,6 +167,12 @@ class Recipe:
                 raise UsageError(
                     f"recipe setting '{name}' must be {rule}, not {getattr(self, name)}"
                 )
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'NAME'?" where something known is like `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def paper() -> Recipe:

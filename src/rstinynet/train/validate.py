@@ -1,18 +1,27 @@
-"""Validation in training: the public detector and the public evaluation, nothing of its own."""
+"""Validation in training: the public detector and evaluation, on one or more processes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from rstinynet.data.annotations import LabelledSet
-from rstinynet.evaluate.coco import Evaluation, evaluate
+from rstinynet.detections import Detections
+from rstinynet.evaluate.coco import evaluate
 from rstinynet.evaluate.run import find_objects
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import WeightsMetadata
 from rstinynet.scenes.detector import Detector
+from rstinynet.train.ranks import ALONE, Ranks
 
 LOWEST_CONF = 0.001
 """Average precision integrates over confidences, so nearly all detections are needed."""
+Measured = dict[str, Any]
+"""An evaluation as `Evaluation.as_dict` gives it."""
 
 
 def validate(
@@ -21,10 +30,57 @@ def validate(
     labelled: LabelledSet,
     *,
     device: str,
-    images: int | None = None,
-) -> Evaluation:
-    """AI-TOD's numbers of `model` on the first `images` images of `labelled`, or on all."""
+    batch: int = 1,
+    ranks: Ranks = ALONE,
+) -> Measured:
+    """AI-TOD's numbers of `model` on `labelled`, the same on every process.
+
+    Groups of up to `batch` images are dealt out to the processes; which images go together does
+    not depend on their number. The lead scores what all have found.
+    """
     detector = Detector(model, metadata, device=device)
-    chosen = replace(labelled, images=labelled.images[:images])
-    found = find_objects(lambda batch: detector.detect_batch(batch, conf=LOWEST_CONF), chosen)
-    return evaluate(chosen, found)
+    found = find_objects(
+        lambda images: detector.detect_batch(images, conf=LOWEST_CONF),
+        labelled,
+        batch=batch,
+        share=(ranks.rank, ranks.world),
+    )
+    if ranks.world == 1:
+        return evaluate(labelled, found).as_dict()
+    everything = _detections(ranks.rows(_rows(found)))
+    measured: Measured = ranks.from_lead(
+        evaluate(labelled, everything).as_dict() if ranks.leads else None
+    )
+    return measured
+
+
+def first_images(labelled: LabelledSet, images: int | None) -> LabelledSet:
+    """The first `images` images of the set, or all."""
+    return replace(labelled, images=labelled.images[:images])
+
+
+def images_at_once(labelled: LabelledSet, *, pixels: int, scale: float) -> int:
+    """How many of the largest images have no more than so many `pixels` once resized."""
+    largest = max((image.width * image.height for image in labelled.images), default=1)
+    return max(1, int(pixels // max(1.0, largest * scale**2)))
+
+
+def _rows(found: Mapping[int, Detections]) -> npt.NDArray[np.float64]:
+    """(N, 7) image id, box, score, label: exact in float64."""
+    parts = [
+        np.column_stack([np.full(len(each), image), each.boxes, each.scores, each.labels])
+        for image, each in found.items()
+    ]
+    return np.concatenate([np.zeros((0, 7)), *parts])
+
+
+def _detections(rows_N7: npt.NDArray[np.float64]) -> dict[int, Detections]:
+    """The inverse of `_rows`; images without detections are left out."""
+    rows_N7 = rows_N7[np.argsort(rows_N7[:, 0], kind="stable")]
+    ids, starts = np.unique(rows_N7[:, 0], return_index=True)
+    return {
+        int(id_): Detections(
+            part[:, 1:5].astype(np.float32), part[:, 5].astype(np.float32), part[:, 6].astype(int)
+        )
+        for id_, part in zip(ids, np.split(rows_N7, starts[1:]), strict=True)
+    }

@@ -24,11 +24,16 @@ _log = logging.getLogger(__name__)
 class Watch:
     """Tells the watchers of a run, and draws its pictures. Nothing that fails here ends the run."""
 
-    def __init__(self, folder: Path, *, names: str, draw: bool = True) -> None:
-        """Watchers `names` (see `named_watchers`, UsageError) and the event log of `folder`."""
+    def __init__(
+        self, folder: Path, *, names: str, draw: bool = True, silent: bool = False
+    ) -> None:
+        """Watchers `names` (see `named_watchers`, UsageError) and the event log of `folder`.
+
+        None at all if `silent`: of several processes one tells.
+        """
         self._folder = folder
-        self._draw = draw
-        self._watchers: list[Watcher] = [EventLog(), *named_watchers(names)]
+        self._draw = draw and not silent
+        self._watchers: list[Watcher] = [] if silent else [EventLog(), *named_watchers(names)]
         self._metrics: Mapping[str, Any] | None = None
 
     @contextmanager

@@ -1,0 +1,58 @@
+"""What a run says about faults of its disk, its images and its numbers, and how to go on."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rstinynet.errors import DataError, RSTinyNetError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def saving(run: Path) -> Iterator[None]:
+    """Turn a failed write into an RSTinyNetError that says what is left and how to go on.
+
+    Nothing is lost but the file that was being written: each is made beside and then renamed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _not_written(run, error.strerror or str(error), full=error.errno in _FULL) from error
+    except RuntimeError as error:
+        # torch.save loses the system's error number.
+        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        raise _not_written(run, "torch could not write all of it", full=True) from error
+
+
+def _not_written(run: Path, reason: str, *, full: bool) -> RSTinyNetError:
+    remedy = "make room on its disk" if full else "make the folder writable"
+    return RSTinyNetError(
+        f"{run} cannot be written ({reason}); what was saved before is intact: {remedy} and "
+        f"continue with rstinynet train --resume {run}"
+    )
+
+
+class NotFiniteError(RSTinyNetError):
+    """A batch's loss or gradient is not finite; weights and statistics are those before it."""
+
+
+def bad_image(error: DataError, run: Path) -> DataError:
+    """The error of a training image, with how to go on."""
+    return DataError(
+        f"{error}. The run is kept: put the image in its place and continue with "
+        f"rstinynet train --resume {run} (--set bad_images=skip leaves such out)"
+    )
+
+
+def not_finite(fault: str, run: Path, skipped: int) -> NotFiniteError:
+    """The error of a batch, with how to go on; so many before it were `skipped`."""
+    before = f" ({skipped} in a row were)" if skipped else ""
+    return NotFiniteError(
+        f"{fault}. The weights before it are saved; to leave such batches out: "
+        f"rstinynet train --resume {run} --set nonfinite=skip{before}"
+    )

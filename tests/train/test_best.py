@@ -1,0 +1,99 @@
+"""Choosing the best weights by a named number, and stopping when it no longer rises."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+from rstinynet.cli.main import run as command
+from rstinynet.data.synthetic import make_synthetic
+from rstinynet.errors import DataError
+from rstinynet.model.weights import read_metadata
+from rstinynet.train import outcome as outcome_module
+from rstinynet.train.job import Job
+from rstinynet.train.loop import Trainer, resume, train
+from rstinynet.train.overrides import with_overrides
+from rstinynet.train.recipe import short
+from rstinynet.train.validate import images_at_once, validate
+
+
+@pytest.fixture
+def job(tmp_path):
+    make_synthetic(tmp_path / "data", images=2, size=64)
+    make_synthetic(tmp_path / "data", images=3, size=64, split="val")
+    changes = {"imgsz": 64, "batch": 2, "epochs": 6, "norm_batches": 0, "val_every": 1}
+    recipe = with_overrides(short(), changes)
+    return Job(model="yolo11n", data=tmp_path / "data", out=tmp_path / "run", recipe=recipe)
+
+
+def measured_as(monkeypatch, key, values):
+    """Let validations find these values, and the last one for ever."""
+    left = list(values)
+
+    def found(*_, **__):
+        value = left.pop(0) if len(left) > 1 else left[0]
+        return dict.fromkeys(("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m"), 0.5) | {
+            key: value
+        }
+
+    monkeypatch.setattr(outcome_module, "validate", found)
+
+
+def test_best_weights_are_chosen_by_the_named_number(job, monkeypatch):
+    measured_as(monkeypatch, "ap_t", [0.1, 0.4, 0.2, 0.3, 0.3, 0.0])
+    metrics = train(replace(job, recipe=replace(job.recipe, best="ap_t")))
+    assert metrics["ap_t"] == 0.4
+    assert metrics["ap_t_of_candidates"]["averaged"] == 0.4
+    metadata = read_metadata(job.out / "weights" / "best.safetensors")
+    assert metadata.metrics["ap_t"] == 0.4
+    assert metadata.budget.startswith("2 batches")
+
+
+def test_a_run_ends_when_the_number_has_not_risen_for_so_long(job, monkeypatch, capsys):
+    measured_as(monkeypatch, "ap", [0.1, 0.3, 0.3, 0.2, 0.1])
+    recipe = replace(job.recipe, epochs=50, patience=3)
+    metrics = train(replace(job, recipe=recipe))
+    assert metrics["epochs"] == 5
+    said = " ".join(capsys.readouterr().err.split())
+    assert "stopped early: ap has not risen for 3 epochs; it was highest in epoch 2" in said
+    # The end is kept with the run: resuming adds nothing.
+    assert resume(job.out)["epochs"] == 5
+    with (job.out / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 5
+
+
+def test_a_number_that_cannot_be_measured_is_refused_before_training(job):
+    with pytest.raises(DataError, match="best=ap_m needs validation objects of 32"):
+        Trainer(replace(job, recipe=replace(job.recipe, best="ap_m")))
+    content = json.loads((job.data / "val.json").read_text())
+    assert {each["area"] <= 32**2 for each in content["annotations"]} == {True}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--best", "ap_tt"], "did you mean 'ap_t'?"),
+        (["--best", "recall"], "'best' must be ap, ap50, ap75, ap_vt"),
+        (["--patience", "0"], "'patience' must be at least 1"),
+        (["--set", "bad_images=skp"], "'bad_images' cannot be 'skp'"),
+    ],
+)
+def test_mistakes_are_answered(options, words, capsys):
+    assert command(["train", "--model", "m", "--data", "d", "--out", "r", *options]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_validation_in_batches_finds_the_same(job):
+    trainer = Trainer(job)
+    model, labelled = trainer.learner.ema.module, trainer.val_set
+    metadata = trainer.outcome.metadata("")
+    one = validate(model, metadata, labelled, device="cpu")
+    three = validate(model, metadata, labelled, device="cpu", batch=3)
+    assert one["images"] == three["images"] == 3
+    assert one["ap"] == pytest.approx(three["ap"], abs=1e-6)
+    assert images_at_once(labelled, pixels=2 * 64**2, scale=1.0) == 2
+    assert images_at_once(labelled, pixels=100, scale=1.0) == 1
+    assert images_at_once(labelled, pixels=2 * 64**2, scale=0.5) == 8
