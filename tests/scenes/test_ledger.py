@@ -235,10 +235,10 @@ sys.exit(run(sys.argv[1:]))
 
 def killed(arguments: list[str], log: Path, how: signal.Signals) -> str:
     """Run the command in a process, and kill that in the middle; what it said."""
-    enough = 8 + (log.read_bytes().count(b"\n") if log.exists() else 0)
+    enough = 3 + (log.read_bytes().count(b"\n") if log.exists() else 0)
     child = subprocess.Popen(
         [sys.executable, "-c", SLOW + MAIN, *arguments],
-        env=os.environ | {"PAUSE": "0.05"},
+        env=os.environ | {"PAUSE": "0.25"},  # long beside the wait below on a busy machine
         stderr=subprocess.PIPE,
         text=True,
     )
