@@ -228,6 +228,8 @@ class Slow(Detector):
         return Detections(boxes, scores, np.zeros(len(x), np.int64))
 """
 MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs with it ignored
 Detector.load = classmethod(lambda cls, *args, **options: Slow())
 sys.exit(run(sys.argv[1:]))
 """
