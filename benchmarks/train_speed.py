@@ -12,8 +12,12 @@ which ours reads the images, is not counted.
 What still differs: Ultralytics prepares batches in processes, ours in threads; theirs resizes,
 moves, scales, mirrors and changes colours, ours cuts windows, scales and turns (recipe `paper`),
 with colours changed likewise. `--threads 0` leaves each its own number of torch threads, which
-Ultralytics lowers to the number of processors less one. Memory is the largest sum of proportional
-set sizes (PSS) of a trainer and its workers, so Linux is needed for that column.
+Ultralytics lowers to the number of processors less one.
+
+Shown are medians, and ratios of which more than 1 is better than the first row's. On a busy machine
+images a second say little, and processor seconds an image (of a trainer and its workers) more.
+Memory is the largest sum of proportional set sizes (PSS) of a trainer and its workers; both of
+these are read from Linux's /proc.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from rstinynet.train.job import Job
 from rstinynet.train.loop import Trainer
 from rstinynet.train.overrides import named_recipe, with_overrides
 
-PEER = Path(__file__).parent / "peers" / "ultralytics_train.py"
+PEER = Path(__file__).resolve().parent / "peers" / "ultralytics_train.py"
 
 
 class EnoughError(Exception):
@@ -52,13 +56,13 @@ class Timed(Trainer):
     """A trainer that notes when each batch ends, and stops after the last that is asked for."""
 
     last = 0
-    ends: list[float]
+    ends: list[tuple[float, float]]
 
     def _one(self, stream: Any) -> None:
         super()._one(stream)
         if self.learner.device.type == "cuda":
             torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
+        self.ends.append((time.perf_counter(), processor_s()))
         if len(self.ends) == self.last:
             raise EnoughError
 
@@ -97,11 +101,16 @@ def measure_ours(spec: dict[str, Any]) -> dict[str, float]:
     return result(trainer.ends, spec)
 
 
-def result(ends: list[float], spec: dict[str, Any]) -> dict[str, float]:
-    """Images a second over the batches after the first `warm`."""
-    seconds = ends[-1] - ends[spec["warm"] - 1]
+def result(ends: list[tuple[float, float]], spec: dict[str, Any]) -> dict[str, float]:
+    """Images a second, and processor seconds an image, after the first `warm` batches."""
+    (begun, used), (ended, used_by_end) = ends[spec["warm"] - 1], ends[-1]
+    images = spec["batch"] * spec["count"]
     gpu = torch.cuda.max_memory_allocated() / 2**20 if spec["device"] == "cuda" else 0.0
-    return {"images_s": spec["batch"] * spec["count"] / seconds, "gpu_mib": gpu}
+    return {
+        "images_s": images / (ended - begun),
+        "cpu_s": (used_by_end - used) / images,
+        "gpu_mib": gpu,
+    }
 
 
 def run_once(python: str, script: Path, spec: dict[str, Any]) -> dict[str, float]:
@@ -115,7 +124,13 @@ def run_once(python: str, script: Path, spec: dict[str, Any]) -> dict[str, float
         files.write_json(path, {**spec, "folder": folder})
         command = [python, str(script), *([] if script == PEER else ["--spec"]), str(path)]
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            # Ultralytics takes the `path: .` of a data.yaml from where it was started.
+            cwd=Path(spec["yaml"]).parent if script == PEER else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         peak = [0.0]
         watcher = threading.Thread(target=watch_memory, args=(process, peak), daemon=True)
@@ -148,6 +163,16 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def processor_s() -> float:
+    """Processor seconds of this process and its descendants until now, user's and system's."""
+    ticks = 0
+    for pid in family(os.getpid()):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def pss_mib(pid: int) -> float:
     """Memory of a process, shared pages by its share; 0 where the system does not tell."""
     try:
@@ -170,17 +195,20 @@ def prepare(folder: Path, data: Path | None, *, images: int, imgsz: int) -> Path
 
 def table(rows: dict[str, list[dict[str, float]]], base: str) -> str:
     """Medians, ranges and ratios as a Markdown table."""
-    lines = ["| trainer | images/s (median) | range | ratio | memory, MiB | GPU, MiB |"]
-    lines.append("|---|---:|---:|---:|---:|---:|")
+    lines = ["| trainer | images/s | range | ratio | CPU s/image | ratio | MiB | GPU MiB |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
+    used = statistics.median(each["cpu_s"] for each in rows[base])
     reference = statistics.median(each["images_s"] for each in rows[base])
     for name, results in rows.items():
         speeds = [each["images_s"] for each in results]
         memory = max(each["mib"] for each in results)
         gpu = max(each["gpu_mib"] for each in results)
         middle = statistics.median(speeds)
+        cpu = statistics.median(each["cpu_s"] for each in results)
         lines.append(
             f"| {name} | {middle:.2f} | {min(speeds):.2f}-{max(speeds):.2f} | "
-            f"{middle / reference:.2f} | {memory:.0f} | {f'{gpu:.0f}' if gpu else ''} |"
+            f"{middle / reference:.2f} | {cpu:.4f} | {used / cpu:.2f} | {memory:.0f} | "
+            f"{f'{gpu:.0f}' if gpu else ''} |"
         )
     return "\n".join(lines)
 
@@ -223,7 +251,8 @@ def main() -> int:
         }
         sides = [(f"rstinynet, {model}", sys.executable, Path(__file__), model) for model in models]
         if options.python:
-            sides.insert(0, (f"Ultralytics, {models[0]}", options.python, PEER, models[0]))
+            python = str(Path(options.python).absolute())
+            sides.insert(0, (f"Ultralytics, {models[0]}", python, PEER, models[0]))
         rows: dict[str, list[dict[str, float]]] = {name: [] for name, *_ in sides}
         for repeat in range(options.repeats):
             for name, python, script, model in sides:

@@ -21,10 +21,22 @@ if not torch.cuda.is_available():  # a torchvision for CUDA beside a CPU torch l
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 
+def processor_s():
+    """Processor seconds of this process and its workers until now."""
+    pids, ticks = [os.getpid()], 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                pids += map(int, (task / "children").read_text().split())
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     cuda = spec["device"] == "cuda"
-    ends: list[float] = []
+    ends: list[tuple[float, float]] = []
 
     def begin(trainer):
         if spec["threads"]:  # it has lowered them when it chose its device
@@ -33,13 +45,17 @@ def main() -> None:
     def end(trainer):
         if cuda:
             torch.cuda.synchronize()
-        ends.append(time.perf_counter())
+        ends.append((time.perf_counter(), processor_s()))
         if len(ends) < spec["warm"] + spec["count"]:
             return
-        seconds = ends[-1] - ends[spec["warm"] - 1]
-        gpu = torch.cuda.max_memory_allocated() / 2**20 if cuda else 0.0
-        speed = spec["batch"] * spec["count"] / seconds
-        print("\n" + json.dumps({"images_s": speed, "gpu_mib": gpu}), flush=True)
+        (begun, used), (ended, used_by_end) = ends[spec["warm"] - 1], ends[-1]
+        images = spec["batch"] * spec["count"]
+        found = {
+            "images_s": images / (ended - begun),
+            "cpu_s": (used_by_end - used) / images,
+            "gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if cuda else 0.0,
+        }
+        print("\n" + json.dumps(found), flush=True)
         os._exit(0)
 
     trainer = DetectionTrainer(
