@@ -58,8 +58,9 @@ def load(
     device: str | None = None,
     options: RuntimeOptions | None = None,
 ) -> Detector:
-    """The detector of shipped weights by name, of a weights file (.safetensors) by path, or of an
-    exported model (.onnx, .xml), which is run without torch.
+    """The detector of shipped weights by name, of a weights file (.safetensors) by path, of an
+    exported model (.onnx, .xml), which is run without torch, of a folder that `rstinynet package`
+    wrote, or of such a folder on a hub ("hub:owner/name", "hub:owner/name@revision").
 
     `device` is the runtime's name of one: torch's ("cpu", "cuda:1"; without it a GPU is used where
     there is one), ONNX Runtime's ("cpu", "cuda", ...) or OpenVINO's. `options` are threads,

@@ -9,7 +9,12 @@ import typer
 
 
 def export(
-    weights: Annotated[str, typer.Argument(help="Weights file, or name of shipped weights.")],
+    weights: Annotated[
+        str,
+        typer.Argument(
+            help="Weights file, packaged folder, hub:owner/name[@revision], or a shipped name."
+        ),
+    ],
     format: Annotated[str, typer.Option(help="onnx or openvino.")] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="File to write. (default: the weights' name, here)")

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rstinynet.errors import UsageError
+from rstinynet.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from rstinynet.model.weights import WeightsMetadata
@@ -23,7 +23,10 @@ AITOD_CLASSES = 8
 def info(
     model: Annotated[
         str | None,
-        typer.Argument(help="A named model, or a weights file. None: the list of named models."),
+        typer.Argument(
+            help="A named model, or weights (a file, a packaged folder, hub:owner/name[@revision])."
+            " None: the list of named models."
+        ),
     ] = None,
     classes: Annotated[
         int | None,
@@ -51,10 +54,18 @@ def describe(model: str, *, classes: int | None = None, imgsz: int = 800) -> dic
     that cannot be used.
     """
     from rstinynet.model.cost import cost_of, cost_of_named
+    from rstinynet.model.located import located
+    from rstinynet.model.presets import NAMES
     from rstinynet.model.weights import load_weights, read_metadata, shipped_path
 
     if classes is not None and classes < 1:
         raise UsageError(f"--classes must be 1 or more, not {classes}")
+    try:
+        model = str(located(model, suffixes=(".safetensors",)))
+    except WeightsError:
+        # A folder that is called as a model is, and is none.
+        if model not in NAMES:
+            raise
     metadata: WeightsMetadata | None = None
     if _is_file(model):
         loaded, metadata = load_weights(model)

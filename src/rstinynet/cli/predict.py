@@ -42,7 +42,10 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     model: Annotated[
         str | None,
-        typer.Option(help="Weights file, or name of shipped weights. (default: the shipped ones)"),
+        typer.Option(
+            help="Weights (.safetensors), an exported model (.onnx, .xml), a packaged folder, "
+            "hub:owner/name[@revision], or a shipped model's name. (default: the shipped one)"
+        ),
     ] = None,
     conf: Annotated[
         float | None, typer.Option(help="Lowest confidence. (default: the weights' own)")

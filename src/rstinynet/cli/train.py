@@ -47,7 +47,11 @@ def train(
     workers: Annotated[int | None, typer.Option(help="Threads that prepare batches.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all that is random.")] = None,
     init: Annotated[
-        str | None, typer.Option(help="Weights to start from: a file or a shipped model's name.")
+        str | None,
+        typer.Option(
+            help="Weights to start from: a file, a packaged folder, hub:owner/name[@revision], or "
+            "a shipped model's name."
+        ),
     ] = None,
     device: Annotated[
         str | None,

@@ -21,7 +21,11 @@ def val(
         Path, typer.Option(help="Folder with {train,val,test}.json and images/, or a data.yaml.")
     ],
     model: Annotated[
-        str | None, typer.Option(help="Weights file, or the name of shipped weights.")
+        str | None,
+        typer.Option(
+            help="Weights (.safetensors), an exported model (.onnx, .xml), a packaged folder, "
+            "hub:owner/name[@revision], or a shipped model's name."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
     predictions: Annotated[

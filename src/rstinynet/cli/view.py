@@ -23,7 +23,10 @@ def view(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="[name=]weights or the name of shipped weights, a column. Repeatable."),
+        typer.Option(
+            help="[name=]model, a column: weights, an exported model, a packaged folder, "
+            "hub:owner/name[@revision], or a shipped model's name. Repeatable."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
     images: Annotated[

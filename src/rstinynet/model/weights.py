@@ -18,6 +18,7 @@ from safetensors.torch import save
 from rstinynet.errors import UsageError, WeightsError
 from rstinynet.files import write_bytes
 from rstinynet.model.detector import DetectorModel
+from rstinynet.model.located import located
 from rstinynet.model.metadata import METADATA_KEY, SCHEMA_VERSION, Scaling, WeightsMetadata
 from rstinynet.model.presets import NAMES, build
 
@@ -57,7 +58,9 @@ def shipped_path(name: str) -> Path | None:
 
 
 def find_weights(path_or_name: Path | str) -> Path:
-    """A weights file by path, or by the name of a model whose weights ship with the package."""
+    """A weights file: by path, by the name of a model whose weights ship with the package, of a
+    packaged folder, or of a hub's model (`hub:owner/name[@revision]`)."""
+    path_or_name = located(path_or_name, suffixes=(".safetensors",))
     path = Path(path_or_name)
     if path.is_file():
         return path

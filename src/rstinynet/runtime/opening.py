@@ -1,10 +1,16 @@
-"""From what a user names to a model that runs: weights by name, weights, ONNX or OpenVINO files."""
+"""From what a user names to a model that runs.
+
+Weights by the name of a shipped model, a weights, ONNX or OpenVINO file, a packaged folder, or a
+model on a hub.
+"""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from rstinynet.errors import UsageError, WeightsError
+from rstinynet.model.located import located
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, RuntimeOptions
 
@@ -17,10 +23,12 @@ def open_model(
 ) -> tuple[Backend, WeightsMetadata]:
     """The model and its metadata; torch is imported only for weights.
 
-    Raises WeightsError where there are no such weights or they cannot be used (or torch is not
-    installed), ExportError for an exported model that cannot be run, UsageError for a device that
-    the runtime does not have.
+    Of a folder (or `hub:owner/name[@revision]`) the weights are run where torch is installed and
+    no `providers` are asked for, else its ONNX file. Raises WeightsError where there are no such
+    weights or they cannot be used (or torch is not installed), ExportError for an exported model
+    that cannot be run, UsageError for a device that the runtime does not have.
     """
+    path_or_name = located(path_or_name, suffixes=_preferred(options))
     suffix = Path(path_or_name).suffix.lower()
     if suffix in (".onnx", ".xml"):
         if not Path(path_or_name).is_file():
@@ -55,3 +63,18 @@ def _open_exported(
 
     compiled = OpenvinoBackend(path, device=device, options=options)
     return compiled, compiled.metadata
+
+
+def _preferred(options: RuntimeOptions | None) -> tuple[str, ...]:
+    """Which of a folder's files to run, the best first."""
+    exported = (".onnx", ".xml")
+    if _has_torch() and (options is None or options.providers is None):
+        return (".safetensors", *exported)
+    return (*exported, ".safetensors")
+
+
+def _has_torch() -> bool:
+    try:
+        return find_spec("torch") is not None
+    except ModuleNotFoundError:
+        return False
