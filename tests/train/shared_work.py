@@ -38,7 +38,14 @@ class BrightSpots:
 
 def steps(data, ranks):
     """The losses of six updates, and the weights after them, with the network in float64."""
-    changes = {"imgsz": 64, "batch": 5, "nominal_batch": None, "optimizer": "sgd", "lr0": 1e-3}
+    changes = {
+        "imgsz": 64,
+        "batch": 5,
+        "nominal_batch": None,
+        "optimizer": "sgd",
+        "lr0": 1e-3,
+        "amp": False,
+    }
     recipe = with_overrides(short(), changes | {"mosaic_prob": 0.2})
     torch.manual_seed(0)
     model = build("yolo11n", 2).double()

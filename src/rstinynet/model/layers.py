@@ -17,6 +17,29 @@ BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.03
 
 
+class SiLU(nn.SiLU):
+    """SiLU, in place where no gradient is wanted: with one, autograd would copy the input first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A convolution with one filter a channel; where a CPU trains in bfloat16, mostly in float32.
+
+    oneDNN 3.12 has no kernel of its own for the bfloat16 gradients of these filters beyond 3x3 and
+    stride 1: they take up to nine times as long as in float32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self.kernel_size == (3, 3) and self.stride == (1, 1)
+        training = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+        if training and x.device.type == "cpu" and not small:
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
 class Conv(nn.Module):
     """Convolution without bias, BatchNorm, activation (SiLU unless told)."""
 
@@ -31,13 +54,14 @@ class Conv(nn.Module):
         activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        kind = DepthwiseConv2d if groups == channels_in > 1 else nn.Conv2d
+        self.conv = kind(
             channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False
         )
         self.norm: nn.Module = nn.BatchNorm2d(
             channels_out, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM
         )
-        self.activation = nn.SiLU(inplace=True) if activation is None else activation
+        self.activation = SiLU() if activation is None else activation
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.activation(self.norm(self.conv(x)))

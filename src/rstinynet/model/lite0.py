@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from rstinynet.errors import WeightsError
 from rstinynet.model.backbone import Pyramid
-from rstinynet.model.layers import SPPF
+from rstinynet.model.layers import SPPF, DepthwiseConv2d
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,9 @@ class SameConv(nn.Module):
         total = kernel - stride if stride > 1 else kernel - 1
         self.padding = (total // 2, total - total // 2) * 2
         self.symmetric = total % 2 == 0
+        kind = DepthwiseConv2d if groups == channels_in > 1 else nn.Conv2d
         self.conv = nn.Sequential(
-            nn.Conv2d(
+            kind(
                 channels_in,
                 channels_out,
                 kernel,

@@ -52,7 +52,7 @@ class Recipe:
     clip_norm: float = 10.0
     """Largest gradient norm."""
     amp: bool = True
-    """Mixed precision, on CUDA only."""
+    """Mixed precision: on CUDA, and on CPUs with instructions for bfloat16."""
     ema_decay: float = 0.9999
     ema_tau: float = 2000.0
     """Updates after which the average has mostly forgotten the first weights."""

@@ -40,6 +40,9 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         """As `BatchNorm2d`; in training every process must call it in the same order."""
         if not self.training:
             return super().forward(x_BCHW)
+        # Sums over all pixels need more digits than half precision has.
+        given = x_BCHW.dtype
+        x_BCHW = x_BCHW.to(torch.promote_types(given, torch.float32))
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -57,7 +60,8 @@ class GlobalBatchNorm(nn.BatchNorm2d):
             unbiased_C = squares_C / (number - 1).clamp(min=1)
             self.running_var.lerp_(unbiased_C, self.momentum)
         scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
-        return centred_BCHW * scale_C[:, None, None] + self.bias[:, None, None]
+        y_BCHW = centred_BCHW * scale_C[:, None, None] + self.bias[:, None, None]
+        return y_BCHW.to(given)
 
 
 def with_global_norms(model: nn.Module, device: torch.device) -> nn.Module:
