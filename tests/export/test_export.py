@@ -22,45 +22,9 @@ from rstinynet.export import check, onnx_file
 from rstinynet.export.graph import Graph
 from rstinynet.export.run import calibration_images, last_convolutions
 from rstinynet.model.presets import build
-from rstinynet.model.weights import WeightsMetadata, load_weights, save_weights
+from rstinynet.model.weights import WeightsMetadata, load_weights
 
 SIDE = 96
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A model whose fresh head finds something everywhere, with thresholds to match."""
-    torch.manual_seed(0)
-    model = build("yolo11n", 2)
-    for name, tensor in model.state_dict().items():
-        if name.endswith("running_var"):
-            tensor.fill_(0.03)
-    with torch.no_grad():
-        for branch in model.head.classify:
-            branch[-1].bias.zero_()
-        maps = model.eval()(torch.rand(1, 3, SIDE, SIDE)).main
-        for branch, level in zip(model.head.classify, maps, strict=True):
-            factor = 1.5 / level[0, 64:].std()
-            branch[-1].weight.mul_(factor)
-            branch[-1].bias.fill_(float(-2 - level[0, 64:].mean() * factor))
-    metadata = WeightsMetadata(
-        model="yolo11n",
-        names=("vehicle", "storage-tank"),
-        category_ids=(1, 4),
-        imgsz=SIDE,
-        conf=0.3,
-        gsd_m=(0.2, 0.4),
-    )
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, model, metadata)
-    return path
-
-
-@pytest.fixture(scope="module")
-def exported(weights, tmp_path_factory):
-    path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    assert run(["export", str(weights), "--out", str(path)]) == 0
-    return path
 
 
 @pytest.fixture

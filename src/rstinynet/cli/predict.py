@@ -19,6 +19,7 @@ from rich.markup import escape
 from rstinynet.cli.count import GRID, H3, ZONES, report
 from rstinynet.cli.count import summary as summary_of_counts
 from rstinynet.cli.outcome import Outcome, one_sources_errors
+from rstinynet.cli.running import BATCH, DEVICE, PROVIDERS, THREADS, runtime_options
 from rstinynet.cli.shown import crs_name, line, listed, notes_of, numbers, progress_bar
 from rstinynet.errors import UsageError
 
@@ -96,9 +97,10 @@ def predict(
             "where the source has a coordinate system)"
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1. (default: a GPU where there is one)")
-    ] = None,
+    device: DEVICE = None,
+    threads: THREADS = None,
+    providers: PROVIDERS = None,
+    batch: BATCH = None,
     engine: Annotated[
         str, typer.Option(help="Who searches: local, or ray for workers here or on a cluster.")
     ] = "local",
@@ -169,7 +171,8 @@ def predict(
         memory_limit=None if memory_limit is None else parse_size(memory_limit),
         classes=listed(classes),
     )
-    detector = Detector.load(model or DEFAULT_MODEL, device=device)
+    how = runtime_options(threads=threads, providers=providers, batch=batch)
+    detector = Detector.load(model or DEFAULT_MODEL, device=device, options=how)
     wanted_labels(detector.names, options.classes)
     windows.spans(1, options.tile or detector.metadata.imgsz, options.used_overlap(detector))
     outcome = Outcome()

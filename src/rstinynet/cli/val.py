@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rstinynet.cli.running import DEVICE, PROVIDERS, THREADS, runtime_options
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -81,9 +83,9 @@ def val(
         float | None, typer.Option(help="Resize factor of images; default: the weights' own.")
     ] = None,
     batch: Annotated[int, typer.Option(help="Images of one size in a forward pass.")] = 1,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU where there is one.")
-    ] = None,
+    device: DEVICE = None,
+    threads: THREADS = None,
+    providers: PROVIDERS = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Score a model, or any detector's results file, in a protocol's numbers, and say why it errs.
@@ -128,7 +130,11 @@ def val(
         from rstinynet.scenes.detector import Detector
 
         assert model is not None
-        detector = Detector.load(model, device=device)
+        # Of an image larger than an exported model's square, `batch` tiles go together too.
+        how = runtime_options(
+            threads=threads, providers=providers, batch=None if batch == 1 else batch
+        )
+        detector = Detector.load(model, device=device, options=how)
         # VOC counts every detection, but a detector must stop somewhere.
         cap = detector_cap(rules.limit) if rules.max_dets else detector_cap(1)
         options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scale}

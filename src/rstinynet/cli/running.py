@@ -1,0 +1,50 @@
+"""Options of every command that runs a model: how many threads, on what, how much at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rstinynet.cli.shown import listed
+
+if TYPE_CHECKING:
+    from rstinynet.runtime.backend import RuntimeOptions
+
+DEVICE = Annotated[
+    str | None,
+    typer.Option(
+        help="The runtime's device: cpu, cuda, cuda:1, for OpenVINO also gpu or auto. (default: a "
+        "GPU where there is one; OpenVINO the processor)"
+    ),
+]
+THREADS = Annotated[
+    int | None, typer.Option(help="Threads of a forward pass. (default: the runtime's choice)")
+]
+PROVIDERS = Annotated[
+    str | None,
+    typer.Option(
+        help="ONNX Runtime's execution providers, the preferred first: cuda,cpu. (default: by "
+        "--device)"
+    ),
+]
+BATCH = Annotated[
+    int | None,
+    typer.Option(help="Tiles of a scene in a forward pass. (default: 1; 8 on a GPU)"),
+]
+
+
+def runtime_options(
+    *, threads: int | None, providers: str | None, batch: int | None
+) -> RuntimeOptions:
+    """The options as the runtimes take them; UsageError for values without sense."""
+    from rstinynet.errors import UsageError
+    from rstinynet.runtime.backend import RuntimeOptions
+
+    for name, value in (("--threads", threads), ("--batch", batch)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, not {value}")
+    chosen = listed(providers)
+    return RuntimeOptions(
+        threads=threads, providers=None if chosen is None else tuple(chosen), batch=batch
+    )

@@ -1,0 +1,82 @@
+"""`--threads`, `--providers`, `--batch` and `--device` of the verbs that run a model."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from rstinynet.cli.main import run
+from rstinynet.cli.running import runtime_options
+from rstinynet.data.synthetic import make_synthetic
+from rstinynet.errors import UsageError
+from rstinynet.runtime.backend import RuntimeOptions
+
+
+@pytest.fixture
+def image(tmp_path):
+    """Larger than the model's square, so that there are tiles to batch."""
+    path = tmp_path / "image.png"
+    pixels = np.random.default_rng(4).integers(0, 255, (150, 170, 3), np.uint8)
+    cv2.imwrite(str(path), pixels)
+    return path
+
+
+def counts(capsys, *arguments):
+    assert run([str(one) for one in arguments]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["sources"]
+    return record["counts"]
+
+
+def test_predict_takes_them_and_finds_the_same(exported, image, tmp_path, capsys):
+    common = ["predict", image, "--model", exported, "--json", "--format", "coco"]
+    plain = counts(capsys, *common, "--out", tmp_path / "a")
+    chosen = ["--threads", "1", "--providers", "cpu", "--batch", "3"]
+    assert counts(capsys, *common, "--out", tmp_path / "b", *chosen) == plain
+    assert sum(plain.values()) > 0
+
+
+def test_they_reach_the_runtime(exported, image, tmp_path, monkeypatch):
+    from rstinynet.scenes.detector import Detector
+
+    seen = []
+    load = Detector.load.__func__
+
+    def spy(cls, path, *, device=None, options=None):
+        detector = load(cls, path, device=device, options=options)
+        seen.append((device, options, detector.batch))
+        return detector
+
+    monkeypatch.setattr(Detector, "load", classmethod(spy))
+    how = ["--model", exported, "--threads", "1", "--providers", "cpu", "--batch", "2"]
+    assert run([str(one) for one in ["predict", image, "--out", tmp_path / "out", *how]]) == 0
+    make_synthetic(tmp_path / "d", images=1, size=96, seed=1).rename(tmp_path / "d" / "val.json")
+    assert run([str(one) for one in ["val", "--data", tmp_path / "d", *how]]) == 0
+    wanted = RuntimeOptions(threads=1, providers=("cpu",), batch=2)
+    assert seen == [(None, wanted, 2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threads", "0"], "--threads must be at least 1"),
+        (["--batch", "0"], "--batch must be at least 1"),
+        (["--providers", "nonsense"], "ONNX Runtime has no nonsense here; it has"),
+        (["--providers", ","], "must not be empty"),
+        (["--device", "nonsense"], "ONNX Runtime has no nonsense here; it has"),
+    ],
+)
+def test_values_without_sense(options, message, exported, image, tmp_path, capsys):
+    arguments = ["predict", image, "--out", tmp_path, "--model", exported, *options]
+    assert run([str(one) for one in arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_providers_are_onnx_runtimes(weights, image, tmp_path, capsys):
+    how = ["--model", weights, "--providers", "cpu"]
+    assert run([str(one) for one in ["predict", image, "--out", tmp_path, *how]]) == 2
+    assert "for torch give the device" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UsageError, match="--threads"):
+        runtime_options(threads=0, providers=None, batch=None)
