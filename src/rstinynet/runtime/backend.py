@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from rstinynet.detections import Detections, Float32Array
 from rstinynet.errors import ExportError, UsageError
 
 Images = npt.NDArray[np.uint8]
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What the network is computed in; boxes are decoded in float32 whatever it is."""
 MAX_CANDIDATES = 30_000
 """Most candidates of one image, so that a very low threshold cannot exhaust memory."""
 NMS_COLUMNS = 7
@@ -63,8 +65,13 @@ class RuntimeOptions:
     """ONNX Runtime's execution providers, the preferred first."""
     batch: int | None = None
     """Tiles of a scene in one forward pass."""
+    precision: Precision = "float32"
+    """Less is faster where the processor has it, and moves scores and boxes a little."""
 
     def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            known = ", ".join(get_args(Precision))
+            raise UsageError(f"precision must be one of {known}, not {self.precision!r}")
         for name, value in (("threads", self.threads), ("batch", self.batch)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")

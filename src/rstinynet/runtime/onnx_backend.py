@@ -52,6 +52,11 @@ class OnnxBackend:
         self._given = (device, options)
         options = options or RuntimeOptions()
         self._origin = str(path)
+        if options.precision != "float32":
+            raise UsageError(
+                "ONNX Runtime computes in what the file holds: leave out the precision, and export "
+                "with --half for float16"
+            )
         runtime = _runtime(self._origin)
         providers = _providers(runtime, device, options)
         settings = runtime.SessionOptions()

@@ -21,6 +21,8 @@ from rstinynet.runtime.backend import (
 )
 from rstinynet.runtime.onnx_backend import parse_metadata
 
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
 
 class OpenvinoBackend:
     """An OpenVINO model (.xml with its .bin) that `rstinynet export` wrote."""
@@ -54,6 +56,7 @@ class OpenvinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
         }
+        network = settings | {"INFERENCE_PRECISION_HINT": _HINTS[options.precision]}
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
         if not Path(path).with_suffix(".bin").is_file():
@@ -69,7 +72,11 @@ class OpenvinoBackend:
             self.metadata = parse_metadata(text, origin=self._origin)
             shape = [d.get_length() if d.is_static else None for d in model.inputs[0].partial_shape]
             self.side = checked_sides(shape, origin=self._origin)
-            self.compiled = core.compile_model(model, name, settings)
+            self._decode: Any = None
+            if options.precision != "float32":
+                model, decoding = _divided(model, origin=self._origin)
+                self._decode = core.compile_model(decoding, name, settings)
+            self.compiled = core.compile_model(model, name, network)
         except RuntimeError as error:
             raise ExportError(
                 f"{path}: OpenVINO cannot load this file: {str(error).strip().splitlines()[-1]}. "
@@ -88,7 +95,10 @@ class OpenvinoBackend:
 
     def output(self, x_BCHW: Float32Array) -> Float32Array:
         """What the file itself gives for inputs in [0, 1]; see `backend.candidates`."""
-        return np.asarray(self.compiled([x_BCHW])[0], np.float32)
+        outputs = self.compiled([x_BCHW])
+        if self._decode is not None:
+            outputs = self._decode([outputs[at] for at in range(len(outputs))])
+        return np.asarray(outputs[0], np.float32)
 
     def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
         """See `Backend.find`."""
@@ -98,6 +108,30 @@ class OpenvinoBackend:
 
 def _reopen(path: str, given: tuple[str | None, RuntimeOptions | None]) -> OpenvinoBackend:
     return OpenvinoBackend(path, device=given[0], options=given[1])
+
+
+def _divided(model: Any, *, origin: str) -> tuple[Any, Any]:
+    """The network, which gives the raw maps, and the decoding, which takes them.
+
+    Coordinates of hundreds of pixels do not fit the eight bits of a bfloat16.
+    """
+    from openvino import Model, opset13
+
+    flat = [n for n in model.get_ordered_ops() if n.get_friendly_name().startswith("decode/flat")]
+    maps = [node.input_value(0) for node in flat if node.get_type_name() == "Reshape"]
+    if not maps:
+        raise ExportError(
+            f"{origin}: this file's decoding cannot be told from its network, so it runs in "
+            "float32 only: export it again with `rstinynet export`"
+        )
+    entries = []
+    for node, level in zip(flat, maps, strict=True):
+        entry = opset13.parameter(level.get_partial_shape(), level.get_element_type())
+        node.input(0).replace_source_output(entry.output(0))
+        entries.append(entry)
+    decoding = Model(model.get_results(), entries, "decode")
+    network = Model([opset13.result(level) for level in maps], model.get_parameters(), "network")
+    return network, decoding
 
 
 def _core(origin: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from rstinynet.model.decode import find
 from rstinynet.runtime.backend import Images, RuntimeOptions
 
 if TYPE_CHECKING:
-    from rstinynet.model.detector import DetectorModel
+    from rstinynet.model.detector import DetectorModel, RawMaps
 
 GPU_BATCH = 8
 """Tiles of one forward pass where there is a GPU."""
@@ -41,8 +42,11 @@ class TorchBackend:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         self._device = _device(device)
-        fused: Any = model.deployed().eval().to(self._device)
+        self._dtype: torch.dtype = getattr(torch, options.precision)
+        fused: Any = model.deployed().eval().to(self._device, self._dtype)
         self.model: DetectorModel = fused.to(memory_format=torch.channels_last)
+        self.network: Callable[[torch.Tensor], RawMaps] = self.model
+        """What is called: `model`, or a compiled form of it."""
         self.multiple = max(PAD_MULTIPLE, *self.model.strides)
         self.device = str(self._device)
         self.batch = options.batch or (GPU_BATCH if self._device.type == "cuda" else 1)
@@ -60,8 +64,8 @@ class TorchBackend:
     def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
         """See `Backend.find`."""
         images = torch.from_numpy(images_BHWC).to(self._device).permute(0, 3, 1, 2)
-        x_BCHW = (images.float() / 255).contiguous(memory_format=torch.channels_last)
-        return find(self.model(x_BCHW).main, self.model.strides, conf=conf)
+        x_BCHW = (images.to(self._dtype) / 255).contiguous(memory_format=torch.channels_last)
+        return find(self.network(x_BCHW).main, self.model.strides, conf=conf)
 
 
 def _device(name: str | None) -> torch.device:

@@ -1,0 +1,239 @@
+"""Speed of deployed models beside Ultralytics' own YOLO11, runtime by runtime, in one run.
+
+    python benchmarks/deploy_speed.py --python PEER_ENV/bin/python [--models ...] [--imgsz 640,800]
+
+PEER_ENV is a separate environment with `ultralytics`, `onnx`, `onnxruntime`, `openvino`, `nncf` and
+`safetensors`; without --python ours are timed alone. Every model has random weights that find about
+300 candidates on the image (`rstinynet.speed.lively`), and YOLO11 has the same ones on both sides,
+so that both select and suppress the same boxes. The files are made first (`--work`, kept for the
+next run); then, for each model and size, all runtimes of both sides are open at once and search the
+image file by turns. Ratios are medians of ours divided by theirs in the same runtime.
+
+Ultralytics leaves OpenVINO its default precision, which is bfloat16 where a processor has it; the
+table says so, and compares with ours both in float32 and in bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from rstinynet import files
+from rstinynet.model.foreign import ultralytics_name
+from rstinynet.model.metadata import WeightsMetadata
+from rstinynet.model.presets import build
+from rstinynet.model.weights import load_weights, save_weights
+from rstinynet.scenes.stream import DEFAULT_IOU, DEFAULT_MAX_DET
+from rstinynet.speed.lively import CLASSES, CONF, enliven
+from rstinynet.speed.run import in_turns, input_of, machine, sample_image, summary
+from rstinynet.speed.settings import RUNTIMES, processors
+from rstinynet.speed.subject import Case, Timed, UnavailableError, open_subject, size_of
+
+PEER = Path(__file__).parent / "peers" / "ultralytics_speed.py"
+MODELS = "rs-tinynet-lite,rs-tinynet-n,rs-tinynet-s,rs-tinynet-m,yolo11n,yolo11m"
+OURS = "torch,compiled,torch-bf16,onnx,openvino,openvino-bf16,int8"
+THEIRS = {
+    "torch": ("torch", "peer.pt"),
+    "onnx": ("ONNX Runtime", "peer.onnx"),
+    "openvino": ("OpenVINO", "peer_openvino_model"),
+    "int8": ("OpenVINO, INT8", "peer_int8_openvino_model"),
+}
+COUNTERPART = {"compiled": "torch", "torch-bf16": "torch", "openvino-bf16": "openvino"}
+"""Theirs that ours is compared with, where it is not of the same name."""
+
+
+class Peer:
+    """The other side, in a process of its own."""
+
+    def __init__(self, python: str) -> None:
+        environment = {**os.environ, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+        environment |= {"YOLO_VERBOSE": "false", "NNCF_CI": "1", "OPENVINO_TELEMETRY_OPT_OUT": "1"}
+        environment.pop("PYTHONPATH", None)
+        self.process = subprocess.Popen(
+            [python, str(PEER)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, **job: Any) -> dict[str, Any]:
+        """The answer to one job; SystemExit where the process has ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{PEER.name} ended with {self.process.wait()} at {job}")
+        return json.loads(line)
+
+    def search(self, name: str) -> Timed:
+        answer = self.ask(search=name)
+        return Timed(answer["model"], answer["whole"], answer["objects"])
+
+
+def prepare(work: Path, model: str, side: int, image: Path) -> Case:
+    """Weights that find something at this size, kept in `work`."""
+    path = work / f"{model}-{side}.safetensors"
+    if not path.exists():
+        torch.manual_seed(0)
+        made = build(model, CLASSES).without_auxiliary()
+        enliven(made, input_of(image, side))
+        metadata = WeightsMetadata(
+            model=model,
+            names=tuple(f"class {at}" for at in range(CLASSES)),
+            category_ids=tuple(range(CLASSES)),
+            conf=CONF,
+        )
+        save_weights(path, made, metadata)
+    loaded, metadata = load_weights(path)
+    threads = processors()
+    return Case(
+        source=None, model=loaded, metadata=metadata, side=side, threads=threads, device="cpu"
+    )
+
+
+def give_to_peer(peer: Peer, case: Case, work: Path, image: Path) -> Path:
+    """The same weights there, and its exports; the folder."""
+    folder = (work / f"peer-{case.metadata.model}-{case.side}").resolve()
+    folder.mkdir(exist_ok=True)
+    state = {ultralytics_name(n): t for n, t in case.model.state_dict().items()}
+    save_file({n: t.contiguous() for n, t in state.items()}, folder / "in.safetensors")
+    scale = case.metadata.model.removeprefix("yolo11")
+    job = {"folder": str(folder), "scale": scale, "classes": CLASSES, "imgsz": case.side}
+    peer.ask(export={**job, "image": str(image)})
+    return folder
+
+
+def same_boxes(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Share of our boxes with one of theirs within a pixel on every side."""
+    if not len(ours) or not len(theirs):
+        return 0.0
+    apart = np.abs(ours[:, None] - theirs[None]).max(axis=2).min(axis=1)
+    return float((apart < 1).mean())
+
+
+def measure(
+    case: Case, options: argparse.Namespace, work: Path, image: Path, peer: Peer | None
+) -> dict[str, Any]:
+    """One model at one size: medians by side and runtime."""
+    folder = work / "ours"
+    folder.mkdir(exist_ok=True)
+    longest = max(size_of(image))
+    searches, told, reference = {}, {}, None
+    from rstinynet.data.image import read_rgb
+
+    for name in options.runtimes.split(","):
+        try:
+            subject = open_subject(name, case, folder=folder, calibrate=[read_rgb(image)])
+        except UnavailableError as error:
+            print(f"{RUNTIMES[name].words}: {error}", file=sys.stderr)
+            continue
+        key = ("ours", name)
+        searches[key] = lambda subject=subject: subject.search(
+            image, longest=longest, side=case.side, batch=1
+        )
+        found = subject.detector.predict(
+            image, tile=longest, overlap=0, scale=case.side / longest
+        ).detections
+        reference = found.boxes if name == "torch" else reference
+        told[key] = {"same": None if reference is None else same_boxes(reference, found.boxes)}
+    if peer is not None and case.metadata.model.startswith("yolo11"):
+        there = give_to_peer(peer, case, work, image)
+        for name, (_, path) in THEIRS.items():
+            job = {"name": name, "path": str(there / path), "imgsz": case.side}
+            job |= {"image": str(image), "threads": case.threads, "conf": CONF}
+            key = ("theirs", name)
+            told[key] = peer.ask(open={**job, "iou": DEFAULT_IOU, "max_det": DEFAULT_MAX_DET})
+            boxes = np.array(peer.ask(search=name)["boxes"], np.float32).reshape(-1, 6)[:, :4]
+            told[key]["same"] = None if reference is None else same_boxes(reference, boxes)
+            searches[key] = lambda name=name: peer.search(name)
+    times = in_turns(searches, seconds=options.seconds, rounds=options.rounds)
+    if peer is not None:
+        peer.ask(close=True)
+    rows = [
+        {"side": side, "runtime": name, **told[side, name], **summary(times[side, name], 1)}
+        for side, name in searches
+    ]
+    return {"model": case.metadata.model, "imgsz": case.side, "rows": rows}
+
+
+def table(tables: list[dict[str, Any]]) -> str:
+    """All as one Markdown table."""
+    head = ["model", "px", "runtime", "model ms", "file to boxes ms", "boxes", "as torch's"]
+    lines = ["| " + " | ".join([*head, "Ultralytics ms", "ratio"]) + " |"]
+    lines.append("|---|---:|---|---:|---:|---:|---:|---:|---:|")
+    for each in tables:
+        theirs = {row["runtime"]: row for row in each["rows"] if row["side"] == "theirs"}
+        for row in (row for row in each["rows"] if row["side"] == "ours"):
+            other = theirs.get(COUNTERPART.get(row["runtime"], row["runtime"]))
+            ratio = ["", ""]
+            if other:
+                ratio = [_spread(other), f"{row['whole_ms'] / other['whole_ms']:.2f}"]
+            words = RUNTIMES[row["runtime"]].words
+            lines.append(_row(each, words, row, ratio))
+        for name, row in theirs.items():
+            words = f"Ultralytics: {THEIRS[name][0]}"
+            if row["precision"]:
+                words += f" ({row['precision']})"
+            lines.append(_row(each, words, row, ["", ""]))
+    return "\n".join(lines)
+
+
+def _row(each: dict[str, Any], words: str, row: dict[str, Any], ratio: list[str]) -> str:
+    same = "" if row["same"] is None else f"{row['same']:.0%}"
+    cells = [each["model"], str(each["imgsz"]), words, f"{row['model_ms']:.0f}", _spread(row)]
+    return "| " + " | ".join([*cells, f"{row['objects']:.0f}", same, *ratio]) + " |"
+
+
+def _spread(row: dict[str, Any]) -> str:
+    return f"{row['whole_ms']:.0f} ({row['whole_ms_25']:.0f}-{row['whole_ms_75']:.0f})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--python", help="Python of the peer's environment; without it ours only")
+    parser.add_argument("--models", default=MODELS)
+    parser.add_argument("--imgsz", default="640,800")
+    parser.add_argument("--runtimes", default=OURS)
+    parser.add_argument("--image", type=Path, help="default: 800 px of the sample scene")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each row")
+    parser.add_argument("--rounds", type=int, default=20, help="at most")
+    parser.add_argument("--work", type=Path, help="folder for files that the next run uses again")
+    parser.add_argument("--prepare", action="store_true", help="make the files and time nothing")
+    parser.add_argument("--json", type=Path, help="write everything measured here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        work = options.work or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        image = (options.image or sample_image(work)).resolve()
+        peer = Peer(str(Path(options.python).absolute())) if options.python else None
+        if options.prepare:
+            options.rounds, options.seconds = 1, 1e-9
+        begun, tables = machine(), []
+        for model in options.models.split(","):
+            for side in map(int, options.imgsz.split(",")):
+                case = prepare(work, model, side, image)
+                tables.append(measure(case, options, work, image, peer))
+                print(f"{model} at {side} px done", file=sys.stderr, flush=True)
+                if options.json:
+                    files.write_json(options.json, {"machine": begun, "tables": tables})
+        ended = machine()
+        print(f"{begun}; load {ended.get('load')} at the end\n")
+        print(table(tables))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
