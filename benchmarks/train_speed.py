@@ -9,10 +9,11 @@ threads, optimiser (SGD, gradients summed to 64 images), averaging, mosaic on ev
 images in memory for both. No validation, no writing, no plots on either side; the first epoch, in
 which ours reads the images, is not counted.
 
-What still differs: Ultralytics prepares batches in processes, ours in threads; theirs resizes,
-moves, scales, mirrors and changes colours, ours cuts windows, scales and turns (recipe `paper`),
-with colours changed likewise. `--threads 0` leaves each its own number of torch threads, which
-Ultralytics lowers to the number of processors less one.
+What still differs: on a CPU with instructions for bfloat16 our trainer uses them, so it has a row in
+float32 too; Ultralytics has mixed precision on GPUs only. Ultralytics prepares batches in
+processes, ours in threads; theirs resizes, moves, scales, mirrors and changes colours, ours cuts
+windows, scales and turns (recipe `paper`), with colours changed likewise. `--threads 0` leaves each
+its own number of torch threads, which Ultralytics lowers to the number of processors less one.
 
 Shown are medians, and ratios of which more than 1 is better than the first row's. On a busy machine
 images a second say little, and processor seconds an image (of a trainer and its workers) more.
@@ -42,6 +43,7 @@ from rstinynet import files
 from rstinynet.data.convert import open_any, write_as
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.train.job import Job
+from rstinynet.train.learner import half_precision
 from rstinynet.train.loop import Trainer
 from rstinynet.train.overrides import named_recipe, with_overrides
 
@@ -78,6 +80,7 @@ def measure_ours(spec: dict[str, Any]) -> dict[str, float]:
             "batch": spec["batch"],
             "workers": spec["workers"],
             "mosaic_prob": 1.0,
+            "amp": spec["amp"],
             "val_every": 0,
             "save_minutes": 1e6,
             "log_every": 10**9,
@@ -249,14 +252,22 @@ def main() -> int:
             "data": str(data.resolve()),
             "yaml": str(next((folder / "yolo").glob("*.yaml"))),
         }
-        sides = [(f"rstinynet, {model}", sys.executable, Path(__file__), model) for model in models]
+        half = half_precision(torch.device(spec["device"]))
+        own = (sys.executable, Path(__file__))
+        sides = [
+            (f"rstinynet, {model}, {str(half).removeprefix('torch.')}", *own, model, True)
+            for model in models
+            if half
+        ]
+        if half is None or not cuda:
+            sides += [(f"rstinynet, {model}, float32", *own, model, False) for model in models]
         if options.python:
             python = str(Path(options.python).absolute())
-            sides.insert(0, (f"Ultralytics, {models[0]}", python, PEER, models[0]))
+            sides.insert(0, (f"Ultralytics, {models[0]}", python, PEER, models[0], cuda))
         rows: dict[str, list[dict[str, float]]] = {name: [] for name, *_ in sides}
         for repeat in range(options.repeats):
-            for name, python, script, model in sides:
-                found = run_once(python, script, {**spec, "model": model})
+            for name, python, script, model, amp in sides:
+                found = run_once(python, script, {**spec, "model": model, "amp": amp})
                 rows[name].append(found)
                 print(
                     f"{repeat + 1}/{options.repeats} {name}: {found}", file=sys.stderr, flush=True

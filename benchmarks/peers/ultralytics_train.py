@@ -70,7 +70,7 @@ def main() -> None:
             "optimizer": "SGD",
             "cache": "ram",
             "mosaic": 1.0,
-            "amp": cuda,
+            "amp": spec["amp"],
             "val": False,
             "plots": False,
             "save": False,
