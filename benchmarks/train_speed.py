@@ -9,8 +9,8 @@ threads, optimiser (SGD, gradients summed to 64 images), averaging, mosaic on ev
 images in memory for both. No validation, no writing, no plots on either side; the first epoch, in
 which ours reads the images, is not counted.
 
-What still differs: on a CPU with instructions for bfloat16 our trainer uses them, so it has a row in
-float32 too; Ultralytics has mixed precision on GPUs only. Ultralytics prepares batches in
+What still differs: on a CPU with instructions for bfloat16 our trainer uses them, so it has a row
+in float32 too; Ultralytics has mixed precision on GPUs only. Ultralytics prepares batches in
 processes, ours in threads; theirs resizes, moves, scales, mirrors and changes colours, ours cuts
 windows, scales and turns (recipe `paper`), with colours changed likewise. `--threads 0` leaves each
 its own number of torch threads, which Ultralytics lowers to the number of processors less one.
