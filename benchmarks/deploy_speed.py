@@ -3,11 +3,11 @@
     python benchmarks/deploy_speed.py --python PEER_ENV/bin/python [--models ...] [--imgsz 640,800]
 
 PEER_ENV is a separate environment with `ultralytics`, `onnx`, `onnxruntime`, `openvino`, `nncf` and
-`safetensors`; without --python ours are timed alone. Every model has random weights that find about
-300 candidates on the image (`rstinynet.speed.lively`), and YOLO11 has the same ones on both sides,
-so that both select and suppress the same boxes. The files are made first (`--work`, kept for the
-next run); then, for each model and size, all runtimes of both sides are open at once and search the
-image file by turns. Ratios are medians of ours divided by theirs in the same runtime.
+`safetensors`; without --python ours are timed alone. Models whose weights do not ship have random
+ones that find about 300 candidates on the image (`rstinynet.speed.lively`); YOLO11 has the same on
+both sides, so that both select and suppress the same boxes. The files are made first (`--work`,
+kept for the next run); then, for each model and size, all runtimes of both sides are open at once
+and search the image file by turns. Ratios are medians, ours divided by theirs in that runtime.
 
 Ultralytics leaves OpenVINO its default precision, which is bfloat16 where a processor has it; the
 table says so, and compares with ours both in float32 and in bfloat16.
@@ -32,7 +32,7 @@ from rstinynet import files
 from rstinynet.model.foreign import ultralytics_name
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.presets import build
-from rstinynet.model.weights import load_weights, save_weights
+from rstinynet.model.weights import load_weights, save_weights, shipped_path
 from rstinynet.scenes.stream import DEFAULT_IOU, DEFAULT_MAX_DET
 from rstinynet.speed.lively import CLASSES, CONF, enliven
 from rstinynet.speed.run import in_turns, input_of, machine, sample_image, summary
@@ -41,14 +41,19 @@ from rstinynet.speed.subject import Case, Timed, UnavailableError, open_subject,
 
 PEER = Path(__file__).parent / "peers" / "ultralytics_speed.py"
 MODELS = "rs-tinynet-lite,rs-tinynet-n,rs-tinynet-s,rs-tinynet-m,yolo11n,yolo11m"
-OURS = "torch,compiled,torch-bf16,onnx,openvino,openvino-bf16,int8"
+OURS = "torch,compiled,torch-bf16,onnx,openvino,openvino-bf16,int8,int8-bf16"
 THEIRS = {
     "torch": ("torch", "peer.pt"),
     "onnx": ("ONNX Runtime", "peer.onnx"),
     "openvino": ("OpenVINO", "peer_openvino_model"),
     "int8": ("OpenVINO, INT8", "peer_int8_openvino_model"),
 }
-COUNTERPART = {"compiled": "torch", "torch-bf16": "torch", "openvino-bf16": "openvino"}
+COUNTERPART = {
+    "compiled": "torch",
+    "torch-bf16": "torch",
+    "openvino-bf16": "openvino",
+    "int8-bf16": "int8",
+}
 """Theirs that ours is compared with, where it is not of the same name."""
 
 
@@ -85,7 +90,7 @@ class Peer:
 
 def prepare(work: Path, model: str, side: int, image: Path) -> Case:
     """Weights that find something at this size, kept in `work`."""
-    path = work / f"{model}-{side}.safetensors"
+    path = shipped_path(model) or work / f"{model}-{side}.safetensors"
     if not path.exists():
         torch.manual_seed(0)
         made = build(model, CLASSES).without_auxiliary()
@@ -135,6 +140,8 @@ def measure(
     from rstinynet.data.image import read_rgb
 
     for name in options.runtimes.split(","):
+        if name == "compiled" and case.metadata.model not in options.compiled.split(","):
+            continue
         try:
             subject = open_subject(name, case, folder=folder, calibrate=[read_rgb(image)])
         except UnavailableError as error:
@@ -207,6 +214,11 @@ def main() -> int:
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--imgsz", default="640,800")
     parser.add_argument("--runtimes", default=OURS)
+    parser.add_argument(
+        "--compiled",
+        default=MODELS,
+        help="models that torch.compile is timed for: it takes minutes",
+    )
     parser.add_argument("--image", type=Path, help="default: 800 px of the sample scene")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each row")
     parser.add_argument("--rounds", type=int, default=20, help="at most")

@@ -31,7 +31,7 @@ def benchmark(
         str | None,
         typer.Option(
             help="Out of torch, compiled, onnx, openvino, int8, torch-bf16, compiled-bf16, "
-            "openvino-bf16, torch-half, compiled-half. (default: "
+            "openvino-bf16, int8-bf16, torch-half, compiled-half. (default: "
             "torch,compiled,onnx,openvino; on a GPU torch,torch-half,compiled-half)"
         ),
     ] = None,

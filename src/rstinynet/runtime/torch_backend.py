@@ -11,6 +11,7 @@ import torch
 from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
 from rstinynet.model.decode import find
+from rstinynet.model.lite0 import SameConv
 from rstinynet.runtime.backend import Images, RuntimeOptions
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class TorchBackend:
         self._dtype: torch.dtype = getattr(torch, options.precision)
         fused: Any = model.deployed().eval().to(self._device, self._dtype)
         self.model: DetectorModel = fused.to(memory_format=torch.channels_last)
+        if self._device.type == "cpu":
+            for module in self.model.modules():
+                if isinstance(module, SameConv):
+                    module.widen()
         self.network: Callable[[torch.Tensor], RawMaps] = self.model
         """What is called: `model`, or a compiled form of it."""
         self.multiple = max(PAD_MULTIPLE, *self.model.strides)

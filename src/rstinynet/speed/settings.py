@@ -32,6 +32,7 @@ RUNTIMES = {
     "torch-bf16": Runtime("torch, bfloat16", "torch", "bfloat16"),
     "compiled-bf16": Runtime("torch, compiled, bfloat16", "torch", "bfloat16", compiled=True),
     "openvino-bf16": Runtime("OpenVINO, bfloat16", "openvino", "bfloat16"),
+    "int8-bf16": Runtime("OpenVINO, INT8, rest bfloat16", "openvino", "bfloat16", int8=True),
     "torch-half": Runtime("torch, half", "torch", "float16"),
     "compiled-half": Runtime("torch, compiled, half", "torch", "float16", compiled=True),
 }
