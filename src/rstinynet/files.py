@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from rstinynet.errors import UsageError
 
 
 @contextmanager
@@ -50,6 +52,50 @@ def replacing_set(path: Path | str) -> Iterator[Path]:
         for one in companions:
             one.replace(final.parent / one.name)
         beside.replace(final)
+
+
+@contextmanager
+def replacing_folder(path: Path | str, *, may_hold: Collection[str] = ()) -> Iterator[Path]:
+    """Yield a new folder beside `path` to fill; on success it is synced and renamed to `path`.
+
+    A folder that stands there is replaced only where it holds nothing but `may_hold` (names), so
+    that nothing of the user's is ever lost; an empty one always is. On any error the new folder is
+    removed and `path` is left as it was. Raises UsageError, before anything is written, for a
+    `path` that is a file or a folder that holds something else.
+    """
+    final = Path(path).resolve()
+    _check_replaceable(final, may_hold)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
+        beside, old = Path(folder) / final.name, Path(folder) / "old"
+        beside.mkdir()
+        yield beside
+        for one in beside.rglob("*"):
+            if one.is_file():
+                with one.open("rb") as written:
+                    os.fsync(written.fileno())
+        # What came into the folder in the meantime is not ours to remove either.
+        _check_replaceable(final, may_hold)
+        stood = final.exists()
+        if stood:
+            final.rename(old)
+        try:
+            beside.rename(final)
+        except OSError:
+            if stood:
+                old.rename(final)
+            raise
+
+
+def _check_replaceable(folder: Path, may_hold: Collection[str]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, and a folder is to be written there: name another")
+    kept = sorted({p.name for p in folder.iterdir()} - set(may_hold)) if folder.is_dir() else []
+    if kept:
+        raise UsageError(
+            f"the folder {folder} is not empty: it holds {', '.join(kept[:3])}"
+            f"{' and more' if len(kept) > 3 else ''}. Name another folder, or empty this one"
+        )
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

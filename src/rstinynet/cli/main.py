@@ -27,6 +27,7 @@ VERBS = {
     "predict": "Find objects in images and GeoTIFF scenes.",
     "count": "Count found objects by zone, on a grid, in H3 cells.",
     "export": "Write a model that runs without torch: ONNX, OpenVINO.",
+    "package": "Write a folder that uploads to a model hub: weights, ONNX, card, STAC.",
     "benchmark": "Time a model on this machine, by runtime.",
     "info": "Parameters, cost and metadata of a model.",
     "data": "Prepare, check, convert, divide and count data sets.",

@@ -18,7 +18,7 @@ from rstinynet.data.annotations import LabelledSet
 from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError
 from rstinynet.evaluate.classes import match_classes
-from rstinynet.evaluate.coco import MAX_DET, evaluate
+from rstinynet.evaluate.coco import MAX_DET, Evaluation, evaluate
 from rstinynet.evaluate.run import detector_cap, find_objects
 from rstinynet.model.decode import decode
 from rstinynet.model.detector import DetectorModel
@@ -88,13 +88,18 @@ def compare(
 
 def average_precision(detector: Detector, labelled: LabelledSet) -> float:
     """AP of a detector on a labelled split, as `rstinynet val` measures it."""
+    return float(evaluation(detector, labelled).as_dict()["ap"])
+
+
+def evaluation(detector: Detector, labelled: LabelledSet) -> Evaluation:
+    """All numbers of a detector on a labelled split, as `rstinynet val` measures them."""
     match = match_classes(detector.names, data_names=labelled.names)
     cap = detector_cap(MAX_DET)
     found = find_objects(
         lambda images: detector.detect_batch(images, conf=0.001, max_det=cap), labelled
     )
     translated = {at: match.translate(one) for at, one in found.items()}
-    return float(evaluate(labelled, translated).as_dict()["ap"])
+    return evaluate(labelled, translated)
 
 
 def compare_ap(

@@ -29,6 +29,7 @@ __all__ = [
     "find_weights",
     "load_weights",
     "read_metadata",
+    "relabelled",
     "save_weights",
     "shipped_names",
     "shipped_path",
@@ -49,6 +50,12 @@ def save_weights(
         if not name.endswith("num_batches_tracked")
     }
     write_bytes(path, save(tensors, metadata={METADATA_KEY: metadata.model_dump_json()}))
+
+
+def relabelled(path: Path | str, metadata: WeightsMetadata) -> bytes:
+    """The content of the weights file at `path` with other metadata; tensors stay as they are."""
+    _, tensors = _read(Path(path))
+    return save(tensors, metadata={METADATA_KEY: metadata.model_dump_json()})
 
 
 def shipped_path(name: str) -> Path | None:

@@ -1,0 +1,75 @@
+"""Whole folders are written beside and renamed, and never replace what is not theirs."""
+
+from __future__ import annotations
+
+import pytest
+
+from rstinynet.errors import UsageError
+from rstinynet.files import replacing_folder, write_bytes
+
+
+def test_a_folder_comes_whole(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with replacing_folder(out) as folder:
+        write_bytes(folder / "a", b"1")
+        assert not out.exists()
+    assert [p.name for p in out.iterdir()] == ["a"]
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    # As any other folder, not one that only its owner reads.
+    assert out.stat().st_mode == (tmp_path / "deep").stat().st_mode
+
+
+@pytest.mark.parametrize("stood", [False, True])
+def test_an_error_leaves_what_was(stood, tmp_path):
+    out = tmp_path / "out"
+    if stood:
+        out.mkdir()
+        (out / "a").write_text("old")
+
+    def fail():
+        with replacing_folder(out, may_hold={"a"}) as folder:
+            (folder / "a").write_text("new")
+            raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        fail()
+    assert [p.name for p in tmp_path.iterdir()] == (["out"] if stood else [])
+    assert not stood or (out / "a").read_text() == "old"
+
+
+def test_only_what_is_allowed_is_replaced(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with replacing_folder(out) as folder:
+        (folder / "a").write_text("1")
+    with replacing_folder(out, may_hold={"a", "b"}) as folder:
+        (folder / "b").write_text("2")
+    assert [p.name for p in out.iterdir()] == ["b"]
+    with pytest.raises(UsageError, match="it holds b"), replacing_folder(out, may_hold={"a"}):
+        pass
+    with pytest.raises(UsageError, match="is a file"), replacing_folder(out / "b"):
+        pass
+
+
+def test_what_comes_in_the_meantime_stays(tmp_path):
+    out = tmp_path / "out"
+
+    def race():
+        with replacing_folder(out) as folder:
+            (folder / "a").write_text("ours")
+            out.mkdir()
+            (out / "theirs").write_text("theirs")
+
+    with pytest.raises(UsageError, match="it holds theirs"):
+        race()
+    assert (out / "theirs").read_text() == "theirs"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with replacing_folder(tmp_path / "link") as folder:
+        (folder / "a").write_text("1")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a").read_text() == "1"
