@@ -173,3 +173,11 @@ def test_a_folder_of_a_hub_detects_as_the_weights_do(hub):
     ours = rstinynet.load("rs-tinynet-lite", device="cpu").detect(image, conf=0.01)
     theirs = rstinynet.load("hub:owner/name", device="cpu").detect(image, conf=0.01)
     np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+
+
+@pytest.mark.parametrize("verb", ["predict", "val", "view", "train", "export", "info", "package"])
+def test_help_says_how_a_hub_model_is_named(verb, capsys, monkeypatch):
+    """Square brackets would be taken for colours and not be shown."""
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run([verb, "--help"]) == 0
+    assert "hub:owner/name@revision" in " ".join(capsys.readouterr().out.split())

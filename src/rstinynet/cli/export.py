@@ -12,7 +12,7 @@ def export(
     weights: Annotated[
         str,
         typer.Argument(
-            help="Weights file, packaged folder, hub:owner/name[@revision], or a shipped name."
+            help="Weights file, packaged folder, hub:owner/name@revision, or a shipped name."
         ),
     ],
     format: Annotated[str, typer.Option(help="onnx or openvino.")] = "onnx",

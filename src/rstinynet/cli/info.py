@@ -24,7 +24,7 @@ def info(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A named model, or weights (a file, a packaged folder, hub:owner/name[@revision])."
+            help="A named model, or weights (a file, a packaged folder, hub:owner/name@revision)."
             " None: the list of named models."
         ),
     ] = None,

@@ -12,7 +12,7 @@ def package(
     weights: Annotated[
         str,
         typer.Argument(
-            help="Weights file, packaged folder, hub:owner/name[@revision], or a shipped name."
+            help="Weights file, packaged folder, hub:owner/name@revision, or a shipped name."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write: new, or empty.")],
@@ -81,6 +81,10 @@ def package(
     console = Console(highlight=False, markup=False)
     console.print(f"done {out}: {report['model']}, licence {report['licence']}", soft_wrap=True)
     for name, size in report["files"].items():
-        console.print(f"  {name}  {size / 1e6:.2f} MB", soft_wrap=True)
+        console.print(f"  {name}  {_size(size)}", soft_wrap=True)
     where = repo or "OWNER/NAME"
     console.print(f"  upload: hf upload {where} {out}", soft_wrap=True)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

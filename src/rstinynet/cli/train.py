@@ -49,7 +49,7 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Weights to start from: a file, a packaged folder, hub:owner/name[@revision], or "
+            help="Weights to start from: a file, a packaged folder, hub:owner/name@revision, or "
             "a shipped model's name."
         ),
     ] = None,

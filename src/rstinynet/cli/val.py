@@ -26,7 +26,7 @@ def val(
         str | None,
         typer.Option(
             help="Weights (.safetensors), an exported model (.onnx, .xml), a packaged folder, "
-            "hub:owner/name[@revision], or a shipped model's name."
+            "hub:owner/name@revision, or a shipped model's name."
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",

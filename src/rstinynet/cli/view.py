@@ -19,13 +19,13 @@ def view(
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")],
     predictions: Annotated[
         list[str] | None,
-        typer.Option(help="[name=]dets.json: a COCO results file, a column. Repeatable."),
+        typer.Option(help="FILE or NAME=FILE: a COCO results file, a column. Repeatable."),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="[name=]model, a column: weights, an exported model, a packaged folder, "
-            "hub:owner/name[@revision], or a shipped model's name. Repeatable."
+            help="MODEL or NAME=MODEL, a column: weights, an exported model, a packaged folder, "
+            "hub:owner/name@revision, or a shipped model's name. Repeatable."
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
