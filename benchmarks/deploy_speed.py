@@ -234,8 +234,8 @@ def main() -> int:
         if options.prepare:
             options.rounds, options.seconds = 1, 1e-9
         begun, tables = machine(), []
-        for model in options.models.split(","):
-            for side in map(int, options.imgsz.split(",")):
+        for side in map(int, options.imgsz.split(",")):
+            for model in options.models.split(","):
                 case = prepare(work, model, side, image)
                 tables.append(measure(case, options, work, image, peer))
                 print(f"{model} at {side} px done", file=sys.stderr, flush=True)
