@@ -213,16 +213,28 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with train.json, val.json")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of rows and table")
     parser.add_argument("--models", nargs="+", required=True, help=f"ours, or {', '.join(PEERS)}")
-    parser.add_argument("--python", action="append", default=[], help="LIBRARY=ENV/bin/python")
-    parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--imgsz", type=int, default=640)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--recipe", default="tiny", help="of ours")
-    parser.add_argument("--set", action="append", default=[], help="recipe setting of ours")
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="LIBRARY=ENV/bin/python",
+        help="interpreter that has a peer's library; once for each library",
+    )
+    parser.add_argument("--epochs", type=int, required=True, help="of every row")
+    parser.add_argument("--batch", type=int, default=8, help="images a batch (%(default)s)")
+    parser.add_argument("--imgsz", type=int, default=640, help="side in pixels (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of every row (%(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:0 (%(default)s)")
+    parser.add_argument("--recipe", default="tiny", help="of ours (%(default)s)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="recipe setting of ours; may be repeated",
+    )
     options = parser.parse_args()
     pythons = dict(pair.split("=", 1) for pair in options.python if "=" in pair)
     for name in options.models:

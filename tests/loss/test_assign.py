@@ -60,7 +60,7 @@ def scalar_simd(a: list[float], b: list[float], scale: tuple[float, float]) -> f
 
 def likeness(found: list[float], truth: list[float], options: LossSettings) -> float:
     if options.metric == "simd":
-        return scalar_simd(found, truth, options.simd_scale)
+        return scalar_simd(found, truth, options.simd_units)
     return scalar_overlap(found, truth, options.metric_nwd, options.nwd_constant)
 
 

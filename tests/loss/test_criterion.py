@@ -144,7 +144,7 @@ def test_unknown_classes_are_never_background_under_any_switch(
     switches: dict[str, Any], seed: int
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
-    options = LossSettings(**switches)
+    options = LossSettings(simd_scale=(6.0, 6.0), **switches)
     maps = random_maps(seed, 2, class_bias=0.0)
     corners = torch.rand(2, 4, 2, generator=rng) * 40
     boxes = torch.cat([corners, corners + 2 + 20 * torch.rand(2, 4, 2, generator=rng)], dim=2)
@@ -177,7 +177,7 @@ def test_unknown_classes_are_never_background_under_any_switch(
 @pytest.mark.parametrize(
     "options",
     [
-        LossSettings(metric="simd"),
+        LossSettings(metric="simd", simd_scale=(6.0, 6.0)),
         LossSettings(candidates="receptive_field"),
         LossSettings(box_loss="giou"),
         LossSettings(cls_loss="varifocal"),
@@ -394,3 +394,10 @@ def test_maps_or_targets_for_other_classes_are_refused() -> None:
 def test_settings_outside_their_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         LossSettings(**wrong)
+
+
+def test_similarity_distance_needs_its_scale() -> None:
+    options = LossSettings(metric="simd")
+    with pytest.raises(UsageError, match="simd_scale must be two numbers"):
+        _ = options.simd_units
+    assert LossSettings(metric="simd", simd_scale=(5.0, 4.0)).simd_units == (5.0, 4.0)

@@ -162,7 +162,7 @@ def _best_pairs(
 def _likeness(found: Tensor, truth: Tensor, settings: LossSettings) -> Tensor:
     """What the alignment metric takes for the overlap of boxes (..., 4), in [0, 1]."""
     if settings.metric == "simd":
-        return simd(found, truth, scale=settings.simd_scale)
+        return simd(found, truth, scale=settings.simd_units)
     mixed = overlap(found, truth, share=settings.metric_nwd, constant=settings.nwd_constant)
     return mixed.clamp(0, 1)
 

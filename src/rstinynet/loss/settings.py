@@ -54,10 +54,10 @@ class LossSettings:
     metric: Literal["overlap", "simd"] = "overlap"
     """What compares a predicted with a true box in the assignment: the overlap above, or the
     similarity distance (SimD: Shi et al., arXiv:2407.02394, 2024)."""
-    simd_scale: tuple[float, float] = (6.0, 6.0)
-    """SimD's m and n: larger is stricter. The paper takes the mean |offset| / (summed sides) over
-    all pairs of a box and an anchor of an image; 267 / (13 + 32) for boxes of 13 px among anchors
-    of 32 px on tiles of 800 px."""
+    simd_scale: tuple[float, float] | None = None
+    """SimD's m and n: larger is stricter. None: taken from the training set when a run starts, as
+    in the paper: the mean |offset| / (summed sides) over all pairs of a box and an anchor of an
+    image, such as 267 / (13 + 32) for boxes of 13 px among anchors of 32 px on tiles of 800 px."""
     candidates: Literal["inside", "receptive_field"] = "inside"
     """Anchors that may stand for a box: those inside it, or those whose receptive field is most
     like it (RFLA: Xu et al., ECCV 2022). The latter knows no minimum candidate size."""
@@ -103,7 +103,8 @@ class LossSettings:
                 raise UsageError(
                     f"LossSettings.{name} must be more than 0, got {getattr(self, name)}."
                 )
-        if len(self.simd_scale) != 2 or not all(0 < part < math.inf for part in self.simd_scale):
+        scale = self.simd_scale
+        if scale is not None and not (len(scale) == 2 and all(0 < x < math.inf for x in scale)):
             raise UsageError(
                 f"LossSettings.simd_scale must be two numbers over 0, got {self.simd_scale}."
             )
@@ -133,6 +134,16 @@ class LossSettings:
     def metric_nwd(self) -> float:
         """Share of the Wasserstein distance in the assignment."""
         return self.nwd_weight if self.nwd_in_metric else 0.0
+
+    @property
+    def simd_units(self) -> tuple[float, float]:
+        """SimD's m and n; UsageError where they have neither been given nor measured."""
+        if self.simd_scale is None:
+            raise UsageError(
+                "LossSettings.simd_scale must be two numbers where metric is simd: training takes "
+                "them from its data; elsewhere give them, such as (6, 6)."
+            )
+        return self.simd_scale
 
     @property
     def loss_nwd(self) -> float:

@@ -60,8 +60,9 @@ def simd(first_xyxy: Tensor, second_xyxy: Tensor, *, scale: tuple[float, float])
 
     Location is the length of the centres' offset, shape that of the sides' difference, both with x
     in units of the summed widths over `scale[0]` and y of the summed heights over `scale[1]`: the
-    paper's m and n. There they are the mean |offset| / (summed sides) over all pairs of a box and
-    an anchor in the training set; here they are given.
+    paper's m and n, which train/simd_scale.py takes from the training set. There SimD compares
+    true boxes with anchors against thresholds, and detections in NMS; here it compares true with
+    predicted boxes in the task-aligned metric, and NMS is left alone.
     """
     low, high = first_xyxy - second_xyxy, first_xyxy + second_xyxy
     sides = (high[..., 2:] - high[..., :2]).clamp(min=EPS)

@@ -37,6 +37,7 @@ from rstinynet.train.outcome import Outcome
 from rstinynet.train.overrides import described
 from rstinynet.train.progress import Reporter, StopRequest, batch_line, epoch_line
 from rstinynet.train.ranks import ALONE, Ranks, joined
+from rstinynet.train.simd_scale import with_simd_scale
 from rstinynet.train.tally import Tally
 from rstinynet.train.watch import Watch
 
@@ -102,6 +103,7 @@ class Trainer:
             model = initial_model(job.model, classes, seed=self.recipe.seed, init=job.init)
         else:
             model = build(job.model, classes)
+        self.recipe = with_simd_scale(self.recipe, self.train_set, strides=model.strides)
         boxes = boxes_by_class(self.train_set)
         self.learner = Learner(
             model, self.recipe, ranks.device(job.device), class_boxes=boxes, ranks=ranks

@@ -51,7 +51,7 @@ def coverage(
             break
         images += 1
         own = ~image.crowd
-        scale = _scale(image, recipe)
+        scale = training_scale(image, recipe)
         boxes = torch.from_numpy(image.boxes[own]) * scale
         cells = candidate_cells(boxes, _grid(image, scale, strides), recipe.loss)
         sizes.append(size_of(image.areas[own]))
@@ -91,7 +91,7 @@ def _counted(candidates: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _scale(image: LabelledImage, recipe: Recipe) -> float:
+def training_scale(image: LabelledImage, recipe: Recipe) -> float:
     """Resize factor of training, without its random zoom."""
     if recipe.augment.fit == "letterbox":
         return recipe.imgsz / max(image.width, image.height)
