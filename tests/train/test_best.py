@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,3 +98,29 @@ def test_validation_in_batches_finds_the_same(job):
     assert images_at_once(labelled, pixels=2 * 64**2, scale=1.0) == 2
     assert images_at_once(labelled, pixels=100, scale=1.0) == 1
     assert images_at_once(labelled, pixels=2 * 64**2, scale=0.5) == 8
+
+
+def test_a_validation_not_yet_made_is_foretold_from_two_groups(job, monkeypatch):
+    seconds, looked_at = [0.0], []
+
+    def validation(model, metadata, labelled, **_):
+        # The first is slower; each costs 2 s, and half a second an image, which training does not.
+        looked_at.append(len(labelled))
+        seconds[0] += (7.0 if len(looked_at) == 1 else 2.0) + 0.5 * len(labelled)
+        return {}
+
+    limited = replace(job, recipe=replace(job.recipe, max_minutes=5.0))
+    outcome = Trainer(limited).outcome
+    labelled = outcome._val_set
+    outcome._val_set = replace(labelled, images=labelled.images * 20)
+    monkeypatch.setattr(outcome_module, "validate", validation)
+    monkeypatch.setattr(outcome_module, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    model = Trainer(limited).learner.ema.module
+    assert outcome.val_time(model) == pytest.approx(2 + 0.5 * 60)
+    assert looked_at == [2, 2, 6]
+    assert outcome.val_time(model) == pytest.approx(32)
+    assert len(looked_at) == 3
+    outcome._val_set = replace(labelled, images=labelled.images[:1])
+    outcome.val_seconds = None
+    assert outcome.val_time(model) == pytest.approx(2.5)
+    assert Trainer(job).outcome.val_time(model) == 0

@@ -251,17 +251,28 @@ def test_a_process_that_dies_ends_the_others_with_a_reason(data, recipe, tmp_pat
     assert checkpoint.load(run)["clock"]["iteration"] > 0
 
 
-def test_torchrun_stops_all_at_one_batch(data, recipe, tmp_path):
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_launcher_starts_all_and_stops_all_at_one_batch(launcher, data, recipe, tmp_path):
     run = tmp_path / "run"
     options = [
         "--epochs=500",
         *(f"--{key}={getattr(recipe, key)}" for key in ("imgsz", "batch")),
         *("--set", "save_minutes=0", "--set", "val_every=0"),
     ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = str(free.getsockname()[1])
+    port = ["--main_process_port", place] if launcher == "accelerate" else []
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", "-m", "rstinynet.cli.main", "train"),
+            *(sys.executable, "-m", *LAUNCHERS[launcher], *port),
+            *("-m", "rstinynet.cli.main", "train"),
             *("--model", "yolo11n", "--data", data, "--out", run, "--recipe", "short", *options),
             *("--device", "cpu"),
         ],
@@ -278,6 +289,7 @@ def test_torchrun_stops_all_at_one_batch(data, recipe, tmp_path):
     process.send_signal(signal.SIGINT)
     codes, messages = finished([process])
     assert codes != [0]
+    assert "on 2 processes with cpu" in messages[0]
     stopped = [line for line in messages[0].splitlines() if "stopped after batch" in line]
     assert stopped, messages
     iteration = checkpoint.load(run)["clock"]["iteration"]

@@ -99,3 +99,14 @@ def test_backbone_is_frozen_for_its_share_of_a_run_under_a_time_limit():
     limited = replace(recipe, max_minutes=5.0)
     assert frozen(limited, 10, 0.09)
     assert not frozen(limited, 10, 0.11)
+
+
+def test_a_time_limit_leaves_room_for_the_validations_at_its_end():
+    def limit(val_s, **changes):
+        recipe = replace(short(), **{"max_minutes": 10.0, "norm_batches": 0} | changes)
+        return schedule.limit_s(recipe, batch_s=1.0, images=8, val_s=val_s)
+
+    assert limit(20.0, max_minutes=None) is None
+    assert limit(20.0) == pytest.approx(600 - 1.2 * 2 * 20 - 3)
+    assert limit(20.0, val_images=5) == pytest.approx(600 - 1.2 * 3 * 20 - 3)
+    assert limit(1000.0) == pytest.approx(60)

@@ -132,8 +132,7 @@ class Trainer:
             self.recipe,
             batch_s=elapsed_s / self.iteration,
             images=self.batches.batch,
-            val_s=self.outcome.val_seconds,
-            val_pixels=self.outcome.val_pixels,
+            val_s=self.outcome.val_time(self.learner.ema.module),
         )
         now = schedule.progress(
             iteration=self.iteration, total=self.total, elapsed_s=elapsed_s, limit_s=limit_s

@@ -40,7 +40,6 @@ class Outcome:
         self._val_set = val_set
         self.scale = inference_scale(job.recipe, train_set)
         """Factor by which images are resized at validation and inference."""
-        self.val_pixels = self.scale**2 * sum(each.width * each.height for each in val_set.images)
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
         """The highest value of the metric that chooses."""
@@ -65,22 +64,50 @@ class Outcome:
 
     def measure(self, model: DetectorModel, budget: str, *, images: int | None = None) -> Measured:
         """Validate on the first `images` validation images, or on all; every process calls it."""
-        begun = time.monotonic()
+        measured, seconds = self._timed(model, budget, images)
+        whole = len(self._val_set)
+        share = min(images or whole, whole) / max(whole, 1)
+        self.val_seconds = seconds / max(share, 1e-9)
+        return measured
+
+    def val_time(self, model: DetectorModel) -> float:
+        """Seconds that validation on all images takes; 0 where no time limit asks for it.
+
+        Where there has been none, two groups of images of different size are timed. A batch of
+        training would not tell it: matching, reading and scoring are no part of one, and it may run
+        in half precision.
+        """
+        if self.job.recipe.max_minutes is None:
+            return 0.0
+        if self.val_seconds is None:
+            whole = len(self._val_set)
+            few = min(self._at_once(self._val_set) * self.ranks.world, whole)
+            more = min(3 * few, whole)
+            # The first time is longer by what is imported and compiled then.
+            _, base, longer = (self._timed(model, "", n)[1] for n in (few, few, more))
+            each = max(0.0, longer - base) / max(more - few, 1)
+            self.val_seconds = base + each * (whole - few)
+        return self.val_seconds
+
+    def _at_once(self, chosen: LabelledSet) -> int:
+        """Images in a group: no more memory than training has shown to be there."""
         recipe = self.job.recipe
+        return images_at_once(chosen, pixels=recipe.batch * recipe.imgsz**2, scale=self.scale)
+
+    def _timed(
+        self, model: DetectorModel, budget: str, images: int | None
+    ) -> tuple[Measured, float]:
+        begun = time.monotonic()
         chosen = first_images(self._val_set, images)
         measured = validate(
             model,
             self.metadata(budget),
             chosen,
             device=str(self.ranks.device(self.job.device)),
-            # No more memory than training has shown to be there.
-            batch=images_at_once(chosen, pixels=recipe.batch * recipe.imgsz**2, scale=self.scale),
+            batch=self._at_once(chosen),
             ranks=self.ranks,
         )
-        whole = len(self._val_set)
-        share = min(images or whole, whole) / max(whole, 1)
-        self.val_seconds = (time.monotonic() - begun) / max(share, 1e-9)
-        return measured
+        return measured, time.monotonic() - begun
 
     def add(self, row: dict[str, Any], measured: Measured | None = None) -> None:
         """Add the row of an epoch, with its validation if there was one."""

@@ -21,22 +21,18 @@ def progress(*, iteration: int, total: int, elapsed_s: float, limit_s: float | N
     return min(1.0, max(by_batches, by_time))
 
 
-def limit_s(
-    recipe: Recipe, *, batch_s: float, images: int, val_s: float | None, val_pixels: float
-) -> float | None:
+def limit_s(recipe: Recipe, *, batch_s: float, images: int, val_s: float) -> float | None:
     """Seconds of training that leave time for the end's validations; None: unlimited.
 
-    A batch of `images` has taken `batch_s` seconds, a validation of `val_pixels` pixels `val_s`,
-    or None where that is not known yet.
+    A batch of `images` has taken `batch_s` seconds, a validation `val_s`.
     """
     if recipe.max_minutes is None:
         return None
     area = images * recipe.imgsz**2
     # A forward pass is about a third of a training step; a half leaves some room.
     seconds_a_pixel = 0.5 * batch_s / area
-    validation = val_pixels * seconds_a_pixel if val_s is None else val_s
     passes = 2 + (recipe.norm_batches > 0) + (recipe.val_images is not None)
-    end = passes * validation + recipe.norm_batches * area * seconds_a_pixel
+    end = passes * val_s + recipe.norm_batches * area * seconds_a_pixel
     whole = recipe.max_minutes * 60
     return max(whole - 1.2 * end - 3, 0.1 * whole)
 
