@@ -15,12 +15,13 @@ import torch
 
 import rstinynet
 from rstinynet.cli.main import run
+from rstinynet.data.folder import open_split
 from rstinynet.data.image import read_rgb
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import ExportError
 from rstinynet.export import check, onnx_file
 from rstinynet.export.graph import Graph
-from rstinynet.export.run import calibration_images, last_convolutions
+from rstinynet.export.int8 import calibration_images, kept_in_float, last_convolutions
 from rstinynet.model.presets import build
 from rstinynet.model.weights import WeightsMetadata, load_weights
 
@@ -77,25 +78,56 @@ def test_half_is_half_the_size(tmp_path):
     assert report["compared"]["a real image"]["scores_max"] > 0
 
 
-def test_int8_keeps_the_last_convolutions_in_float(tmp_path):
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of images to calibrate on."""
+    folder = tmp_path_factory.mktemp("pictures")
     with resources.as_file(resources.files("rstinynet") / "samples" / "vegas_pan.tif") as scene:
         image = read_rgb(scene)
-    (tmp_path / "images").mkdir()
     for at in range(4):
         part = image[600 : 600 + SIDE, 200 * at : 200 * at + SIDE]
-        cv2.imwrite(str(tmp_path / "images" / f"{at}.png"), part)
-    path = tmp_path / "q.xml"
-    chosen = ["--format", "openvino", "--imgsz", str(SIDE), "--out", str(path)]
-    calibrated = ["--int8", "--calibrate", str(tmp_path / "images")]
-    assert run(["export", "rs-tinynet-lite", *chosen, *calibrated]) == 0
+        cv2.imwrite(str(folder / f"{at}.png"), part)
+    return folder
+
+
+def export_int8(path, pictures):
+    chosen = ["--imgsz", str(SIDE), "--out", str(path), "--int8", "--calibrate", str(pictures)]
+    made = "onnx" if path.suffix == ".onnx" else "openvino"
+    assert run(["export", "rs-tinynet-lite", "--format", made, *chosen]) == 0
     report = json.loads(path.with_suffix(".export.json").read_text())
+    assert report["precision"] == "int8"
     assert 0 < report["compared"]["a real image"]["scores_mean"] < 0.01
-    text = path.read_text()
-    model, _ = load_weights("rs-tinynet-lite")
-    for name in last_convolutions(model):
-        assert f'"{name}"' in text
-        assert f"{name}/WithoutBiases/fq_" not in text
-    assert "head.classify.0.0.conv/WithoutBiases/fq_" in text
+    return kept_in_float(load_weights("rs-tinynet-lite")[0])
+
+
+def test_int8_keeps_the_last_convolutions_in_float(tmp_path, pictures):
+    path = tmp_path / "q.xml"
+    for name in export_int8(path, pictures):
+        assert f'"{name}' in path.read_text()
+        assert f"{name}/WithoutBiases/fq_" not in path.read_text()
+    assert "head.classify.0.0.conv/WithoutBiases/fq_" in path.read_text()
+
+
+def test_int8_in_onnx_too(tmp_path, pictures):
+    path = tmp_path / "q.onnx"
+    kept = export_int8(path, pictures)
+    made = onnx.load(path)
+    of_eight_bits = {
+        name
+        for node in made.graph.node
+        if node.op_type == "DequantizeLinear"
+        for name in node.output
+    }
+    convolutions = [node for node in made.graph.node if node.op_type == "Conv"]
+    floats = [node.name for node in convolutions if node.input[1] not in of_eight_bits]
+    assert floats
+    assert all(name.startswith(tuple(kept)) for name in floats)
+    assert set(kept) - {"decode/"} <= set(floats)
+    # What Deepness and we read of a float file stays.
+    assert made.ir_version == 9
+    assert [one.version for one in made.opset_import] == [18]
+    assert {"rstinynet", "class_names"} <= {entry.key for entry in made.metadata_props}
+    assert len(rstinynet.load(path).detect(np.zeros((SIDE, SIDE, 3), np.uint8))) >= 0
 
 
 def test_weights_beyond_half_precision_are_refused():
@@ -212,9 +244,22 @@ def test_refused_files(tmp_path, exported):
         rstinynet.load(exported, device="nonsense")
 
 
-def test_calibration_without_images(tmp_path):
-    with pytest.raises(ExportError, match="has none"):
-        calibration_images(tmp_path)
+def test_calibration_without_images(weights, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "missing"):
+        for form in ("onnx", "openvino"):
+            chosen = ["--format", form, "--int8", "--calibrate", str(folder)]
+            assert run(["export", str(weights), *chosen]) == 5
+            assert "has none" in " ".join(capsys.readouterr().err.split())
+
+
+def test_calibration_sees_the_train_split_alone(tmp_path):
+    for count, split in ((2, "val"), (1, "train")):
+        made = make_synthetic(tmp_path, images=count, size=SIDE, seed=count)
+        made.rename(tmp_path / f"{split}.json")
+    assert len(open_split(tmp_path, "train").images) == 1
+    assert len(calibration_images(tmp_path)) == 1
+    assert len(calibration_images(tmp_path / "images")) > 1
 
 
 def test_another_output_is_refused():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rstinynet.export.check import compare, torch_output
+from rstinynet.export.int8 import kept_in_float, quantise
 from rstinynet.export.onnx_file import build_onnx, write_onnx
 from rstinynet.export.openvino_file import to_openvino, write_openvino
 from rstinynet.model.metadata import WeightsMetadata
@@ -19,8 +20,8 @@ SIDE = 96
 """Not a multiple of MDCA's grid at any level."""
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_both_runtimes_equal_torch(name, tmp_path):
+def described(name):
+    """A fresh model whose batch norms do something, and metadata for it."""
     torch.manual_seed(0)
     model = build(name, 3)
     for part, tensor in model.state_dict().items():
@@ -28,7 +29,12 @@ def test_both_runtimes_equal_torch(name, tmp_path):
             tensor.normal_(0, 0.1)
         elif part.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)
-    metadata = WeightsMetadata(model=name, names=("a", "b", "c"), category_ids=(1, 2, 3))
+    return model, WeightsMetadata(model=name, names=("a", "b", "c"), category_ids=(1, 2, 3))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_both_runtimes_equal_torch(name, tmp_path):
+    model, metadata = described(name)
     made = build_onnx(model, metadata, imgsz=SIDE)
     # A batch that the graph was not recorded with.
     x = np.random.default_rng(0).random((3, 3, SIDE, SIDE), np.float32)
@@ -43,3 +49,36 @@ def test_both_runtimes_equal_torch(name, tmp_path):
     compiled = OpenvinoBackend(tmp_path / "m.xml")
     compare(wanted, compiled.output(x), precision="float32", where="openvino")
     assert compiled.metadata == exported.metadata
+
+
+@pytest.mark.parametrize("name", ["rs-tinynet-n", "yolo11n"])
+def test_both_runtimes_are_near_torch_in_eight_bits(name, tmp_path):
+    model, metadata = described(name)
+    x = np.random.default_rng(0).random((3, 3, SIDE, SIDE), np.float32)
+    with torch.no_grad():
+        # Activations as batch norm leaves them, and scores that differ from anchor to anchor.
+        for part in model.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.momentum = 1.0
+        model.train()(torch.from_numpy(x))
+        maps = model.eval()(torch.from_numpy(x)).main
+        for branch, level in zip(model.head.classify, maps, strict=True):
+            factor = 1.5 / level[:, 64:].std()
+            branch[-1].weight.mul_(factor)
+            branch[-1].bias.fill_(float(-2 - level[:, 64:].mean() * factor))
+    made = build_onnx(model, metadata, imgsz=SIDE)
+    wanted = torch_output(model.deployed(), x)
+    spread = wanted[:, 4:].std()
+    assert spread > 0.05
+    keep = kept_in_float(model)
+
+    write_onnx(tmp_path / "q.onnx", quantise(made, list(x[:, None]), keep=keep))
+    exported = OnnxBackend(tmp_path / "q.onnx", device="cpu").output(x)
+    write_openvino(
+        tmp_path / "q.xml", quantise(to_openvino(made), list(x[:, None]), keep=keep), half=False
+    )
+    compiled = OpenvinoBackend(tmp_path / "q.xml").output(x)
+    for got in (exported, compiled):
+        apart = np.abs(wanted - got)
+        assert 0 < apart[:, 4:].mean() < 0.2 * spread
+        assert np.corrcoef(wanted[:, 4:].ravel(), got[:, 4:].ravel())[0, 1] > 0.95

@@ -26,10 +26,13 @@ def export(
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 20.")] = 18,
     half: Annotated[bool, typer.Option("--half", help="Weights in float16.")] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Eight bits, calibrated on --calibrate (openvino).")
+        bool, typer.Option("--int8", help="Eight bits, calibrated on --calibrate.")
     ] = False,
     calibrate: Annotated[
-        Path | None, typer.Option(help="Folder of images like those the model is for.")
+        Path | None,
+        typer.Option(
+            help="Images like those the model is for: a folder, or labelled data (its train)."
+        ),
     ] = None,
     nms: Annotated[bool, typer.Option("--nms", help="Suppress overlaps inside the graph.")] = False,
     data: Annotated[

@@ -1,18 +1,13 @@
-"""An ONNX model as OpenVINO's two files, and quantised to eight bits by nncf."""
+"""An ONNX model as OpenVINO's two files."""
 
 from __future__ import annotations
 
-import logging
-import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
-from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError
 from rstinynet.files import write_bytes
 from rstinynet.model.metadata import METADATA_KEY
@@ -34,33 +29,6 @@ def to_openvino(made: onnx.ModelProto) -> Any:
     properties = {entry.key: entry.value for entry in made.metadata_props}
     model.set_rt_info(properties[METADATA_KEY], METADATA_KEY)
     return model
-
-
-def quantise(model: Any, images: Sequence[Float32Array], *, keep: Sequence[str]) -> Any:
-    """Weights and activations of an OpenVINO model in eight bits.
-
-    `images` are inputs (1, 3, S, S) to calibrate on. Nodes whose names begin as one of `keep` stay
-    in float: the decoding, and the last convolutions.
-    """
-    os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
-    try:
-        import nncf
-    except ImportError as error:
-        raise ExportError("--int8 needs nncf: pip install 'rs-tinynet[export]'") from error
-    from openvino._offline_transformations import apply_moc_transformations
-
-    nncf.set_log_level(logging.ERROR)
-    # Joins what is one operation, as convert_model does: a SiLU in two parts would be rounded
-    # between them and computed apart from its convolution, in half as much time again.
-    apply_moc_transformations(model, cf=False)
-    names = [node.get_friendly_name() for node in model.get_ordered_ops()]
-    kept = [name for name in names if name.startswith(tuple(keep))]
-    return nncf.quantize(
-        model,
-        nncf.Dataset([np.asarray(image) for image in images]),
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
-    )
 
 
 def write_openvino(path: Path, model: Any, *, half: bool) -> None:

@@ -14,19 +14,16 @@ from rstinynet.data.folder import open_split
 from rstinynet.data.image import read_rgb
 from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError
-from rstinynet.export import check, onnx_file, openvino_file
+from rstinynet.export import check, int8, onnx_file, openvino_file
 from rstinynet.files import write_json
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.weights import load_weights
 from rstinynet.runtime.torch_backend import TorchBackend
 from rstinynet.scenes.detector import Detector
-from rstinynet.scenes.sources import SUFFIXES
 
 Format = Literal["onnx", "openvino"]
 SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
-MOST_CALIBRATION = 128
-"""Most images that calibration reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +36,7 @@ class ExportSettings:
     opset: int = onnx_file.DEFAULT_OPSET
     half: bool = False
     calibrate: Path | None = None
-    """A folder of images; INT8 where it is given."""
+    """A folder of images, or labelled data (its train split); INT8 where it is given."""
     nms: bool = False
 
     def __post_init__(self) -> None:
@@ -51,8 +48,6 @@ class ExportSettings:
             onnx_file.checked_size(self.imgsz)
         if self.calibrate is not None and self.half:
             raise ExportError("a model is either half precision or INT8: leave out one of the two")
-        if self.calibrate is not None and self.format == "onnx":
-            raise ExportError("INT8 is made in the format openvino: give --format openvino")
         if self.nms and self.calibrate is not None:
             raise ExportError("NMS inside the graph is for float models: leave out one of the two")
 
@@ -111,40 +106,14 @@ def export_model(
 def _write(
     path: Path, made: onnx.ModelProto, model: DetectorModel, settings: ExportSettings, side: int
 ) -> None:
-    if settings.format == "onnx":
-        onnx_file.write_onnx(path, made)
-        return
-    converted = openvino_file.to_openvino(made)
+    whole: Any = made if settings.format == "onnx" else openvino_file.to_openvino(made)
     if settings.calibrate is not None:
-        images = check.inputs(calibration_images(settings.calibrate), imgsz=side)
-        keep = ["decode/", *last_convolutions(model)]
-        converted = openvino_file.quantise(converted, list(images[:, None]), keep=keep)
-    openvino_file.write_openvino(path, converted, half=settings.half)
-
-
-def last_convolutions(model: DetectorModel) -> list[str]:
-    """Names of the head's last convolutions, of classes and of sides."""
-    branches = {"box": model.head.box, "classify": model.head.classify}
-    return [
-        f"head.{kind}.{level}.{len(list(branch.children())) - 1}"
-        for kind, levels in branches.items()
-        for level, branch in enumerate(levels)
-    ]
-
-
-def calibration_images(folder: Path) -> list[Any]:
-    """Up to `MOST_CALIBRATION` images of a folder, spread evenly; ExportError without any."""
-    paths = (
-        sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if folder.is_dir()
-        else []
-    )
-    if not paths:
-        raise ExportError(
-            f"calibration needs a folder of images like those the model is for; {folder} has none"
-        )
-    chosen = np.unique(np.linspace(0, len(paths) - 1, MOST_CALIBRATION).round().astype(int))
-    return [read_rgb(paths[at]) for at in chosen]
+        images = check.inputs(int8.calibration_images(settings.calibrate), imgsz=side)
+        whole = int8.quantise(whole, list(images[:, None]), keep=int8.kept_in_float(model))
+    if settings.format == "onnx":
+        onnx_file.write_onnx(path, whole)
+    else:
+        openvino_file.write_openvino(path, whole, half=settings.half)
 
 
 def _checked(

@@ -172,7 +172,7 @@ def _tables(
     longest = max(size_of(image))
     calibrate = [read_rgb(image)]
     if settings.calibrate is not None:
-        from rstinynet.export.run import calibration_images
+        from rstinynet.export.int8 import calibration_images
 
         calibrate = calibration_images(settings.calibrate)
     opened: dict[str, Subject] = {}

@@ -139,8 +139,7 @@ def _in_torch(runtime: Runtime, case: Case, options: RuntimeOptions) -> Detector
 
 
 def _export(path: Path, case: Case, images: list[Any]) -> None:
-    from rstinynet.export import check, onnx_file, openvino_file
-    from rstinynet.export.run import last_convolutions
+    from rstinynet.export import check, int8, onnx_file, openvino_file
 
     made = onnx_file.build_onnx(case.model, case.metadata, imgsz=case.side)
     if path.suffix == ".onnx":
@@ -149,9 +148,9 @@ def _export(path: Path, case: Case, images: list[Any]) -> None:
     converted = openvino_file.to_openvino(made)
     if images:
         inputs = check.inputs(images, imgsz=case.side)
-        keep = ["decode/", *last_convolutions(case.model)]
+        keep = int8.kept_in_float(case.model)
         with redirect_stdout(sys.stderr):  # nncf draws its progress
-            converted = openvino_file.quantise(converted, list(inputs[:, None]), keep=keep)
+            converted = int8.quantise(converted, list(inputs[:, None]), keep=keep)
     openvino_file.write_openvino(path, converted, half=False)
 
 
