@@ -60,6 +60,19 @@ def test_openvino_too(weights, tmp_path, image):
         rstinynet.load(path)
 
 
+def test_torch_export_too(weights, tmp_path, image):
+    path = tmp_path / "tiny.pt2"
+    assert run(["export", str(weights), "--format", "torch-export", "--out", str(path)]) == 0
+    detector = rstinynet.load(path, device="cpu", options=rstinynet.RuntimeOptions(batch=3))
+    assert (detector.batch, detector.backend.side) == (3, SIDE)
+    same(rstinynet.load(weights, device="cpu").detect(image), detector.detect(image))
+    one, two = detector.detect_batch([image, image])
+    same(one, two)
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(ExportError, match="cannot load"):
+        rstinynet.load(path)
+
+
 def test_nms_inside_gives_the_same_objects(weights, tmp_path, image):
     path = tmp_path / "nms.onnx"
     assert run(["export", str(weights), "--nms", "--out", str(path)]) == 0
@@ -217,7 +230,9 @@ def test_exported_models_run_without_torch(exported, tmp_path):
     [
         (["--opset", "99"], "opset must be"),
         (["--imgsz", "100"], "96 is near"),
-        (["--format", "tflite"], "onnx or openvino"),
+        (["--format", "tflite"], "onnx or openvino or torch-export"),
+        (["--format", "tensorrt"], "--device tensorrt"),
+        (["--format", "torch-export", "--half"], "float32 without NMS"),
         (["--int8"], "--calibrate"),
         (["--out", "x.pt"], "ends in .onnx"),
         (["--nms", "--format", "openvino", "--int8", "--calibrate", "."], "NMS"),

@@ -15,7 +15,7 @@ def export(
             help="Weights file, packaged folder, hub:owner/name@revision, or a shipped name."
         ),
     ],
-    format: Annotated[str, typer.Option(help="onnx or openvino.")] = "onnx",
+    format: Annotated[str, typer.Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="File to write. (default: the weights' name, here)")
     ] = None,
@@ -41,7 +41,7 @@ def export(
     split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
     json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
-    """Export weights to ONNX or OpenVINO, and check that the file gives what they give.
+    """Export weights to a file of another runtime, and check that it gives what they give.
 
     The report stands beside the file as NAME.export.json. Exit code 5 where the file cannot be
     made or its outputs, or its AP on --data, differ by more than the tolerance.

@@ -100,12 +100,16 @@ def build_onnx(
     return made
 
 
+def own_metadata(metadata: WeightsMetadata, *, imgsz: int) -> WeightsMetadata:
+    """What an exported file says of itself: tiles that fill its square of `imgsz` pixels."""
+    return metadata.model_copy(update={"imgsz": max(32, int(imgsz / metadata.scale))})
+
+
 def describe(
     made: onnx.ModelProto, metadata: WeightsMetadata, *, imgsz: int, stride: int, nms: bool
 ) -> None:
     """Write our metadata, Ultralytics' keys, and Deepness's (each value JSON)."""
-    tile = max(32, int(imgsz / metadata.scale))
-    own = metadata.model_copy(update={"imgsz": tile})
+    own = own_metadata(metadata, imgsz=imgsz)
     names = {str(i): name for i, name in enumerate(metadata.names)}
     properties = {
         METADATA_KEY: own.model_dump_json(),

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import onnx
 
 from rstinynet.data.folder import open_split
 from rstinynet.data.image import read_rgb
 from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError
-from rstinynet.export import check, int8, onnx_file, openvino_file
+from rstinynet.export import check, int8, onnx_file, openvino_file, torch_file
 from rstinynet.files import write_json
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.metadata import WeightsMetadata
@@ -22,8 +21,8 @@ from rstinynet.model.weights import load_weights
 from rstinynet.runtime.torch_backend import TorchBackend
 from rstinynet.scenes.detector import Detector
 
-Format = Literal["onnx", "openvino"]
-SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
+Format = Literal["onnx", "openvino", "torch-export"]
+SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +39,20 @@ class ExportSettings:
     nms: bool = False
 
     def __post_init__(self) -> None:
+        if str(self.format) == "tensorrt":
+            raise ExportError(
+                "TensorRT engines hold for one GPU and one version only, and are built where they "
+                "run: export to onnx, and give `--device tensorrt` to predict or val on a machine "
+                "with an NVIDIA GPU and onnxruntime-gpu, whose provider builds the engine"
+            )
         if self.format not in get_args(Format):
             raise ExportError(
                 f"the format must be {' or '.join(get_args(Format))}, not {self.format!r}"
+            )
+        if self.format == "torch-export" and (self.half or self.nms or self.calibrate is not None):
+            raise ExportError(
+                "the format torch-export is float32 without NMS: leave out --half, --int8 and "
+                "--nms, or give --format onnx"
             )
         if self.imgsz is not None:
             onnx_file.checked_size(self.imgsz)
@@ -79,17 +89,9 @@ def export_model(
     if path.suffix.lower() != suffix:
         raise ExportError(f"a file of the format {settings.format} ends in {suffix}, not {path}")
     side = settings.imgsz or -(-round(metadata.imgsz * metadata.scale) // 32) * 32
-    made = onnx_file.build_onnx(
-        model,
-        metadata,
-        imgsz=side,
-        opset=settings.opset,
-        half=settings.half and settings.format == "onnx",
-        nms=settings.nms,
-    )
     beside = path.with_name(f".{path.stem}.part{suffix}")
     try:
-        _write(beside, made, model, settings, side)
+        _write(beside, (model, metadata), settings, side)
         report = _checked(beside, path, (model, metadata), settings, side)
         if data is not None:
             report |= _ap(beside, (model, metadata), settings, side, open_split(data, split))
@@ -104,8 +106,23 @@ def export_model(
 
 
 def _write(
-    path: Path, made: onnx.ModelProto, model: DetectorModel, settings: ExportSettings, side: int
+    path: Path,
+    source: tuple[DetectorModel, WeightsMetadata],
+    settings: ExportSettings,
+    side: int,
 ) -> None:
+    model, metadata = source
+    if settings.format == "torch-export":
+        torch_file.write_torch_export(path, model, metadata, imgsz=side)
+        return
+    made = onnx_file.build_onnx(
+        model,
+        metadata,
+        imgsz=side,
+        opset=settings.opset,
+        half=settings.half and settings.format == "onnx",
+        nms=settings.nms,
+    )
     whole: Any = made if settings.format == "onnx" else openvino_file.to_openvino(made)
     if settings.calibrate is not None:
         images = check.inputs(int8.calibration_images(settings.calibrate), imgsz=side)
@@ -130,7 +147,7 @@ def _checked(
         "format": settings.format,
         "model": metadata.model,
         "imgsz": side,
-        "opset": settings.opset,
+        "opset": None if settings.format == "torch-export" else settings.opset,
         "precision": settings.precision,
         "nms": settings.nms,
         "bytes": beside.stat().st_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from rstinynet.errors import UsageError, WeightsError
+from rstinynet.errors import ExportError, UsageError, WeightsError
 from rstinynet.model.located import located
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, RuntimeOptions
@@ -30,7 +30,7 @@ def open_model(
     """
     path_or_name = located(path_or_name, suffixes=_preferred(options))
     suffix = Path(path_or_name).suffix.lower()
-    if suffix in (".onnx", ".xml"):
+    if suffix in (".onnx", ".xml", ".pt2"):
         if not Path(path_or_name).is_file():
             raise WeightsError(f"no exported model at {str(path_or_name)!r}")
         return _open_exported(Path(path_or_name), device, options)
@@ -59,10 +59,28 @@ def _open_exported(
 
         exported = OnnxBackend(path, device=device, options=options)
         return exported, exported.metadata
+    if path.suffix.lower() == ".pt2":
+        return _open_torch_export(path, device, options)
     from rstinynet.runtime.openvino_backend import OpenvinoBackend
 
     compiled = OpenvinoBackend(path, device=device, options=options)
     return compiled, compiled.metadata
+
+
+def _open_torch_export(
+    path: Path, device: str | None, options: RuntimeOptions | None
+) -> tuple[Backend, WeightsMetadata]:
+    try:
+        from rstinynet.runtime.torch_export_backend import TorchExportBackend
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ExportError(
+            f"{path}: torch runs this file, and it is not installed: pip install "
+            "'rs-tinynet[torch]', or export to onnx"
+        ) from error
+    opened = TorchExportBackend(path, device=device, options=options)
+    return opened, opened.metadata
 
 
 def _preferred(options: RuntimeOptions | None) -> tuple[str, ...]:

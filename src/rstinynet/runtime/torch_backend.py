@@ -42,7 +42,7 @@ class TorchBackend:
         options = options or RuntimeOptions()
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        self._device = _device(device)
+        self._device = torch_device(device)
         self._dtype: torch.dtype = getattr(torch, options.precision)
         fused: Any = model.deployed().eval().to(self._device, self._dtype)
         self.model: DetectorModel = fused.to(memory_format=torch.channels_last)
@@ -73,7 +73,8 @@ class TorchBackend:
         return find(self.network(x_BCHW).main, self.model.strides, conf=conf)
 
 
-def _device(name: str | None) -> torch.device:
+def torch_device(name: str | None) -> torch.device:
+    """That device; without a name a GPU where torch sees one. UsageError where it has no such."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
