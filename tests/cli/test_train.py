@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from rstinynet.cli.main import run
 from rstinynet.data.synthetic import make_synthetic
@@ -85,3 +86,18 @@ def test_a_set_without_a_box_is_refused(tmp_path, capsys):
     results.write_text("[]")
     assert run(["val", "--predictions", str(results), "--data", str(tmp_path)]) == 3
     assert "not one box" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "'gpu' is no kind of device"), ("cuda:7", "there is no device cuda:7 here")],
+)
+def test_a_device_that_is_not_there_is_named(device, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    make_synthetic(tmp_path, images=2, size=64)
+    make_synthetic(tmp_path, images=2, size=64, split="val")
+    out = tmp_path / "run"
+    words = ["--model", "yolo11n", "--data", str(tmp_path), "--out", str(out)]
+    assert run(["train", *words, "--device", device]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()

@@ -64,7 +64,7 @@ def train(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any recipe setting: --set augment.mosaic=0.3. Repeatable."),
+        typer.Option("--set", help="Any recipe setting: --set loss.topk=13. Repeatable."),
     ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the final metrics as JSON on stdout.")

@@ -15,13 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rstinynet.data.batch import Batch
 from rstinynet.data.folder import open_split
 from rstinynet.data.formats.coco import require_annotations
 from rstinynet.data.stats import boxes_by_class
-from rstinynet.errors import DataError, UsageError
+from rstinynet.errors import DataError
 from rstinynet.evaluate.coco import FIGURES
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
@@ -73,8 +71,6 @@ def resume(
     state = checkpoint.load(run)
     job = Job.from_values(state["job"], out=run).with_changes(changes or {})
     job = replace(job, data=data or job.data, device=device or job.device)
-    if job.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"there is no device {job.device} here: give --device cpu")
     with joined(job.device) as ranks:
         return Trainer(job, state, ranks=ranks).run()
 

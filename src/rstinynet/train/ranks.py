@@ -117,9 +117,11 @@ ALONE = Ranks()
 def joined(device: str) -> Iterator[Ranks]:
     """This process's place in the run that torchrun started, from its environment variables.
 
-    A process group that the caller has made already is used, and left. Raises RSTinyNetError,
-    instead of hanging, when another process ends or stays silent.
+    A process group that the caller has made already is used, and left. Raises UsageError where
+    there is no such device, and RSTinyNetError, instead of hanging, when another process ends or
+    stays silent.
     """
+    _require_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or "RANK" not in os.environ:
         yield ALONE
@@ -135,6 +137,17 @@ def joined(device: str) -> Iterator[Ranks]:
         yield ranks
     if own:
         dist.destroy_process_group()
+
+
+def _require_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"'{name}' is no kind of device: give --device cpu, cuda, or cuda:1"
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"there is no device {name} here: give --device cpu")
 
 
 @contextmanager
