@@ -100,6 +100,13 @@ def test_validation_in_batches_finds_the_same(job):
     assert images_at_once(labelled, pixels=2 * 64**2, scale=0.5) == 8
 
 
+def test_patience_begins_when_something_has_been_found(job, monkeypatch):
+    measured_as(monkeypatch, "ap", [0.0, 0.0, 0.0, 0.0, 0.2, 0.1])
+    metrics = train(replace(job, recipe=replace(job.recipe, epochs=50, patience=2)))
+    assert metrics["epochs"] == 7
+    assert metrics["ap"] == 0.2
+
+
 def test_a_validation_not_yet_made_is_foretold_from_two_groups(job, monkeypatch):
     seconds, looked_at = [0.0], []
 

@@ -113,7 +113,8 @@ class Outcome:
         """Add the row of an epoch, with its validation if there was one."""
         if measured is not None:
             row |= {key: measured.get(key) for key in FIGURES}
-            if self._value(measured) > self.best:
+            # In its first epochs a model finds nothing at all: that is no reason to give it up.
+            if self._value(measured) > self.best or self.best <= 0:
                 self.risen = row["epoch"]
         self.rows.append(row)
 
