@@ -177,35 +177,41 @@ def measure(
 
 
 def table(tables: list[dict[str, Any]]) -> str:
-    """All as one Markdown table."""
-    head = ["model", "px", "runtime", "model ms", "file to boxes ms", "boxes", "as torch's"]
-    lines = ["| " + " | ".join([*head, "Ultralytics ms", "ratio"]) + " |"]
-    lines.append("|---|---:|---|---:|---:|---:|---:|---:|---:|")
+    """All as one Markdown table: file to boxes and, in brackets, the model alone, milliseconds."""
+    wanted = [name for name in RUNTIMES if any(_row(each, "ours", name) for each in tables)]
+    head = ["model", "px", "", *(RUNTIMES[name].words for name in wanted)]
+    lines = ["| " + " | ".join(head) + " |", "|---|---:|---|" + "---:|" * len(wanted)]
     for each in tables:
-        theirs = {row["runtime"]: row for row in each["rows"] if row["side"] == "theirs"}
-        for row in (row for row in each["rows"] if row["side"] == "ours"):
-            other = theirs.get(COUNTERPART.get(row["runtime"], row["runtime"]))
-            ratio = ["", ""]
-            if other:
-                ratio = [_spread(other), f"{row['whole_ms'] / other['whole_ms']:.2f}"]
-            words = RUNTIMES[row["runtime"]].words
-            lines.append(_row(each, words, row, ratio))
-        for name, row in theirs.items():
-            words = f"Ultralytics: {THEIRS[name][0]}"
-            if row["precision"]:
-                words += f" ({row['precision']})"
-            lines.append(_row(each, words, row, ["", ""]))
+        first = [each["model"], str(each["imgsz"])]
+        ours = {name: _row(each, "ours", name) for name in wanted}
+        theirs = {n: _row(each, "theirs", COUNTERPART.get(n, n)) for n in wanted}
+        lines.append(_line([*first, "ours"], [_cell(row) for row in ours.values()]))
+        if not any(theirs.values()):
+            continue
+        cells = [_cell(row) if name in THEIRS else "" for name, row in theirs.items()]
+        lines.append(_line([*first, "Ultralytics"], cells))
+        ratios = [
+            f"{one['whole_ms'] / other['whole_ms']:.2f}" if one and other else ""
+            for one, other in zip(ours.values(), theirs.values(), strict=True)
+        ]
+        lines.append(_line([*first, "ratio"], ratios))
     return "\n".join(lines)
 
 
-def _row(each: dict[str, Any], words: str, row: dict[str, Any], ratio: list[str]) -> str:
-    same = "" if row["same"] is None else f"{row['same']:.0%}"
-    cells = [each["model"], str(each["imgsz"]), words, f"{row['model_ms']:.0f}", _spread(row)]
-    return "| " + " | ".join([*cells, f"{row['objects']:.0f}", same, *ratio]) + " |"
+def _row(each: dict[str, Any], side: str, name: str) -> dict[str, Any] | None:
+    rows = [r for r in each["rows"] if r["side"] == side and r["runtime"] == name]
+    return rows[0] if rows else None
 
 
-def _spread(row: dict[str, Any]) -> str:
-    return f"{row['whole_ms']:.0f} ({row['whole_ms_25']:.0f}-{row['whole_ms_75']:.0f})"
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    precision = f" {row['precision']}" if row.get("precision") else ""
+    return f"{row['whole_ms']:.0f} ({row['model_ms']:.0f}){precision}"
+
+
+def _line(first: list[str], cells: list[str]) -> str:
+    return "| " + " | ".join([*first, *cells]) + " |"
 
 
 def main() -> int:
