@@ -103,8 +103,9 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def export_int8(path, pictures):
+def export_int8(path, pictures, *more):
     chosen = ["--imgsz", str(SIDE), "--out", str(path), "--int8", "--calibrate", str(pictures)]
+    chosen += more
     made = "onnx" if path.suffix == ".onnx" else "openvino"
     assert run(["export", "rs-tinynet-lite", "--format", made, *chosen]) == 0
     report = json.loads(path.with_suffix(".export.json").read_text())
@@ -119,6 +120,24 @@ def test_int8_keeps_the_last_convolutions_in_float(tmp_path, pictures):
         assert f'"{name}' in path.read_text()
         assert f"{name}/WithoutBiases/fq_" not in path.read_text()
     assert "head.classify.0.0.conv/WithoutBiases/fq_" in path.read_text()
+
+
+def test_parts_can_be_kept_in_float(tmp_path, pictures, weights, capsys):
+    path = tmp_path / "q.onnx"
+    export_int8(path, pictures, "--accurate", "--keep-float", "backbone,neck")
+    made = onnx.load(path)
+    of_eight_bits = {n.output[0] for n in made.graph.node if n.op_type == "DequantizeLinear"}
+    convolutions = [node for node in made.graph.node if node.op_type == "Conv"]
+    quantised = {n.name.split(".")[0] for n in convolutions if n.input[1] in of_eight_bits}
+    assert quantised == {"attention", "fusion", "head"}
+    grouped = [n for n in convolutions if [a.i for a in n.attribute if a.name == "group"] != [1]]
+    assert grouped
+    assert not any(node.input[1] in of_eight_bits for node in grouped)
+    products = [node for node in made.graph.node if node.op_type == "Concat"]
+    assert not any(name in of_eight_bits for node in products for name in node.input)
+    calibrated = ["--int8", "--calibrate", str(pictures), "--keep-float", "tail"]
+    assert run(["export", str(weights), *calibrated, "--out", str(path)]) == 5
+    assert "no part 'tail'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_int8_in_onnx_too(tmp_path, pictures):
@@ -234,6 +253,8 @@ def test_exported_models_run_without_torch(exported, tmp_path):
         (["--format", "tensorrt"], "--device tensorrt"),
         (["--format", "torch-export", "--half"], "float32 without NMS"),
         (["--int8"], "--calibrate"),
+        (["--keep-float", "backbone"], "give --int8"),
+        (["--accurate"], "give --int8"),
         (["--out", "x.pt"], "ends in .onnx"),
         (["--nms", "--format", "openvino", "--int8", "--calibrate", "."], "NMS"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -80,3 +81,24 @@ def test_providers_are_onnx_runtimes(weights, image, tmp_path, capsys):
     assert "for torch give the device" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(UsageError, match="--threads"):
         runtime_options(threads=0, providers=None, batch=None)
+
+
+@pytest.mark.parametrize("module", ["onnxruntime", "openvino"])
+def test_a_runtime_that_is_not_installed(module, exported, image, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, module, None)
+    model = exported
+    if module == "openvino":
+        model = tmp_path / "model.xml"
+        model.write_text("<net/>")
+    assert run([str(one) for one in ["predict", image, "--out", tmp_path, "--model", model]]) == 5
+    told = " ".join(capsys.readouterr().err.split())
+    assert "it is not installed: pip install 'rs-tinynet[" in told
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
+def test_files_that_are_no_models(suffix, image, tmp_path, capsys):
+    model = tmp_path / f"model{suffix}"
+    for name in (model, model.with_suffix(".bin")):
+        name.write_bytes(b"nothing that a runtime reads")
+    assert run([str(one) for one in ["predict", image, "--out", tmp_path, "--model", model]]) == 5
+    assert "cannot load this file" in " ".join(capsys.readouterr().err.split())

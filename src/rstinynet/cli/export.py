@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rstinynet.cli.shown import listed
+
 
 def export(
     weights: Annotated[
@@ -33,6 +35,16 @@ def export(
         typer.Option(
             help="Images like those the model is for: a folder, or labelled data (its train)."
         ),
+    ] = None,
+    accurate: Annotated[
+        bool,
+        typer.Option(
+            "--accurate",
+            help="INT8 leaves in float what is depthwise or between convolutions.",
+        ),
+    ] = False,
+    keep_float: Annotated[
+        str | None, typer.Option(help="Parts that INT8 leaves in float: backbone,neck,head.")
     ] = None,
     nms: Annotated[bool, typer.Option("--nms", help="Suppress overlaps inside the graph.")] = False,
     data: Annotated[
@@ -69,6 +81,8 @@ def export(
         opset=opset,
         half=half,
         calibrate=calibrate,
+        accurate=accurate,
+        keep_float=tuple(listed(keep_float) or ()),
         nms=nms,
     )
     report = export_model(weights, out, settings=settings, data=data, split=split)

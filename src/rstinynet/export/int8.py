@@ -19,15 +19,24 @@ from rstinynet.export.onnx_file import INPUT
 from rstinynet.model.detector import DetectorModel
 from rstinynet.scenes.sources import SUFFIXES
 
+BETWEEN = {
+    "onnx": "Add Mul Concat MatMul ReduceMean Softmax Sigmoid Div Sub Resize AveragePool MaxPool",
+    "openvino": "Add Multiply Concat MatMul ReduceMean Softmax Sigmoid Divide Subtract Interpolate "
+    "AvgPool MaxPool",
+}
+"""What lies between convolutions, by the format's names."""
 MOST_IMAGES = 128
 """Most images that calibration reads."""
 
 
-def quantise(model: Any, images: Sequence[Float32Array], *, keep: Sequence[str]) -> Any:
+def quantise(
+    model: Any, images: Sequence[Float32Array], *, keep: Sequence[str], accurate: bool = False
+) -> Any:
     """A quantised copy of an ONNX or OpenVINO model.
 
     `images` are inputs (1, 3, S, S) to calibrate on. Nodes whose names begin as one of `keep` stay
-    in float. Ranges of activations need not be symmetric: SiLU's are not.
+    in float; with `accurate` also depthwise convolutions and what lies between convolutions.
+    Ranges of activations need not be symmetric: SiLU's are not.
     """
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
     try:
@@ -36,8 +45,10 @@ def quantise(model: Any, images: Sequence[Float32Array], *, keep: Sequence[str])
         raise ExportError("--int8 needs nncf: pip install 'rs-tinynet[export]'") from error
     nncf.set_log_level(logging.ERROR)
     inputs: list[Any] = [np.asarray(image) for image in images]
-    if isinstance(model, onnx.ModelProto):
+    form = "onnx" if isinstance(model, onnx.ModelProto) else "openvino"
+    if form == "onnx":
         names = [node.name for node in model.graph.node]
+        apart = [n.name for n in model.graph.node if n.op_type == "Conv" and _groups(n) > 1]
         inputs = [{INPUT: image} for image in inputs]
     else:
         from openvino._offline_transformations import apply_moc_transformations
@@ -45,21 +56,37 @@ def quantise(model: Any, images: Sequence[Float32Array], *, keep: Sequence[str])
         # Joins what is one operation, as convert_model does: a SiLU in two parts would be rounded
         # between them and computed apart from its convolution, in half as much time again.
         apply_moc_transformations(model, cf=False)
-        names = [node.get_friendly_name() for node in model.get_ordered_ops()]
+        nodes = model.get_ordered_ops()
+        names = [node.get_friendly_name() for node in nodes]
+        apart = [n.get_friendly_name() for n in nodes if n.get_type_name() == "GroupConvolution"]
     return nncf.quantize(
         model,
         nncf.Dataset(inputs),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(
-            names=[name for name in names if name.startswith(tuple(keep))], validate=False
+            names=[name for name in names if name.startswith(tuple(keep))]
+            + (apart if accurate else []),
+            types=BETWEEN[form].split() if accurate else [],
+            validate=False,
         ),
     )
 
 
-def kept_in_float(model: DetectorModel) -> list[str]:
-    """What the names of those nodes begin with that lose too much in eight bits."""
-    return ["decode/", *last_convolutions(model)]
+def _groups(node: onnx.NodeProto) -> int:
+    return next((int(one.i) for one in node.attribute if one.name == "group"), 1)
+
+
+def kept_in_float(model: DetectorModel, parts: Sequence[str] = ()) -> list[str]:
+    """What the names of nodes begin with that stay in float: the last convolutions, and `parts`.
+
+    ExportError for a part that the model does not have.
+    """
+    there = [name for name, _ in model.named_children()]
+    for part in parts:
+        if part not in there:
+            raise ExportError(f"the model has no part {part!r} to keep in float; it has {there}")
+    return ["decode/", *last_convolutions(model), *(f"{part}." for part in parts)]
 
 
 def last_convolutions(model: DetectorModel) -> list[str]:

@@ -36,6 +36,10 @@ class ExportSettings:
     half: bool = False
     calibrate: Path | None = None
     """A folder of images, or labelled data (its train split); INT8 where it is given."""
+    accurate: bool = False
+    """INT8 leaves depthwise convolutions, and what lies between convolutions, in float."""
+    keep_float: tuple[str, ...] = ()
+    """Parts of the model, such as backbone, that INT8 leaves in float."""
     nms: bool = False
 
     def __post_init__(self) -> None:
@@ -58,6 +62,11 @@ class ExportSettings:
             onnx_file.checked_size(self.imgsz)
         if self.calibrate is not None and self.half:
             raise ExportError("a model is either half precision or INT8: leave out one of the two")
+        if (self.keep_float or self.accurate) and self.calibrate is None:
+            raise ExportError(
+                "--accurate and --keep-float say what INT8 leaves in float: give --int8 and "
+                "--calibrate too"
+            )
         if self.nms and self.calibrate is not None:
             raise ExportError("NMS inside the graph is for float models: leave out one of the two")
 
@@ -126,7 +135,8 @@ def _write(
     whole: Any = made if settings.format == "onnx" else openvino_file.to_openvino(made)
     if settings.calibrate is not None:
         images = check.inputs(int8.calibration_images(settings.calibrate), imgsz=side)
-        whole = int8.quantise(whole, list(images[:, None]), keep=int8.kept_in_float(model))
+        keep = int8.kept_in_float(model.deployed(), settings.keep_float)
+        whole = int8.quantise(whole, list(images[:, None]), keep=keep, accurate=settings.accurate)
     if settings.format == "onnx":
         onnx_file.write_onnx(path, whole)
     else:
@@ -150,6 +160,8 @@ def _checked(
         "opset": None if settings.format == "torch-export" else settings.opset,
         "precision": settings.precision,
         "nms": settings.nms,
+        "accurate": settings.accurate,
+        "kept_in_float": list(settings.keep_float),
         "bytes": beside.stat().st_size
         + (beside.with_suffix(".bin").stat().st_size if settings.format == "openvino" else 0),
     }
