@@ -2,6 +2,9 @@
 
     .venv/bin/python scripts/ship_weights.py RUN/weights/best.safetensors --data DIR
 
+Several weights files of one model are averaged first, tensor by tensor and by `--shares` (Wortsman
+et al., "Model soups", 2022); the first one's metadata is kept.
+
 Evaluates on the validation split, at each of the given resize factors, and keeps the one with the
 best AP; chooses there the temperature that brings scores nearest to precision, and each class's
 default confidence (largest F1 at IoU .5); stores all three, in half precision, under
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rstinynet.data.folder import open_split
@@ -21,6 +25,7 @@ from rstinynet.evaluate.calibration import best_temperature, outcomes, reliabili
 from rstinynet.evaluate.coco import MAX_DET, evaluate
 from rstinynet.evaluate.run import detector_cap, find_objects
 from rstinynet.evaluate.thresholds import best_thresholds
+from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import WeightsMetadata, load_weights, save_weights
 from rstinynet.scenes.detector import Detector
 
@@ -40,16 +45,48 @@ def measure(detector: Detector, labelled, scale: float):
     return found, evaluate(labelled, found)
 
 
+def averaged(
+    paths: Sequence[Path], shares: Sequence[float]
+) -> tuple[DetectorModel, WeightsMetadata]:
+    """The weighted mean of weights of one model and classes, with the first one's metadata.
+
+    Raises SystemExit if they are of different models or classes, or shares are not one for each.
+    """
+    if len(shares) != len(paths):
+        raise SystemExit(f"{len(shares)} shares for {len(paths)} files: give one for each")
+    loaded = [load_weights(path) for path in paths]
+    model, metadata = loaded[0]
+    for path, (_, other) in zip(paths, loaded, strict=True):
+        if (other.model, other.names) != (metadata.model, metadata.names):
+            raise SystemExit(
+                f"{path} is {other.model} for {', '.join(other.names)}, but {paths[0]} is "
+                f"{metadata.model} for {', '.join(metadata.names)}: only weights of one model and "
+                "the same classes can be averaged"
+            )
+    states = [each.state_dict() for each, _ in loaded]
+    model.load_state_dict(
+        {
+            name: sum(
+                state[name].double() * share / sum(shares)
+                for state, share in zip(states, shares, strict=True)
+            ).to(first.dtype)
+            for name, first in states[0].items()
+        }
+    )
+    return model, metadata
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=Path)
+    parser.add_argument("weights", type=Path, nargs="+", help="several are averaged")
+    parser.add_argument("--shares", type=float, nargs="+", help="of the average; default: equal")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
     parser.add_argument("--trained-with", help="the command, where the run recorded it wrongly")
     parser.add_argument("--budget", help="machine and time, where the run knows them less well")
     options = parser.parse_args()
     labelled = open_split(options.data, "val")
-    model, metadata = load_weights(options.weights)
+    model, metadata = averaged(options.weights, options.shares or [1.0] * len(options.weights))
     detector = Detector(model, metadata)
     best = None
     for scale in options.scales:
