@@ -39,7 +39,7 @@ def main(model: str) -> None:
         found = rstinynet.load(model).predict(scene)
         shown = command("predict", str(scene), "--model", model, "--out", "found", "--json")
     (record,) = json.loads(shown)["sources"]
-    assert record["count"] == len(found) > 50, (record["count"], len(found))
+    assert record["count"] == len(found) > 10, (record["count"], len(found))
     assert Path(record["files"]["gpkg"]).is_file()
 
     made = make_synthetic(Path("data"), images=3, size=320, seed=1)
