@@ -102,9 +102,8 @@ def train_ours(name: str, folder: Path, options: argparse.Namespace, val: Labell
         begin += ["--set", setting]
     again = (run / "resume" / "last.pt").exists()
     subprocess.run([*command, "train", "--resume", str(run)] if again else begin, check=True)
-    longest = max(max(image.width, image.height) for image in val.images)
     search = ["--model", str(run / "weights" / "last.safetensors"), "--device", options.device]
-    search += ["--scale", str(options.imgsz / longest), "--data", str(options.data)]
+    search += ["--fit", str(options.imgsz), "--data", str(options.data)]
     search += ["--save-predictions", str(folder / "dets.json"), "--json"]
     subprocess.run([*command, "val", *search], check=True, stdout=subprocess.DEVNULL)
     environment = json.loads((run / "env.json").read_text())

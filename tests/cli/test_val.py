@@ -130,6 +130,9 @@ def test_a_model_is_scored_and_its_predictions_score_the_same(data, weights, tmp
         ("--model", "a", "--max-det", 0),
         ("--model", "a", "--scale", 0),
         ("--model", "a", "--scale", "nan"),
+        ("--model", "a", "--fit", 16),
+        ("--model", "a", "--fit", 64, "--scale", 1),
+        ("--predictions", "b", "--fit", 64),
         ("--model", "a", "--iou", 1.5),
         ("--model", "a", "--iou", -0.1),
         ("--model", "a", "--iou", "nan"),
@@ -154,6 +157,20 @@ def test_the_detector_gives_more_than_a_class_may_count(data, weights, monkeypat
     assert report["settings"]["max_det_of_image"] == cap
     assert len(seen) == len(SIZES)
     assert seen[0] == {"conf": 0.001, "iou": 0.5, "max_det": cap, "scale": 2.0}
+
+
+def test_fit_resizes_each_image_by_its_own_longer_side(data, weights, monkeypatch):
+    seen = {}
+
+    def detect_batch(self, images, **options):
+        seen[images[0].shape[:2]] = options["scale"]
+        return [Detections.empty() for _ in images]
+
+    monkeypatch.setattr(Detector, "detect_batch", detect_batch)
+    report = json.loads(run("--data", data, "--model", weights, "--fit", 64, "--json").stdout)
+    assert report["settings"]["fit"] == 64
+    assert "scale" not in report["settings"]
+    assert seen == {size: 64 / max(size) for size in SIZES.values()}
 
 
 def test_results_of_another_split_and_images_of_another_size_are_data_errors(

@@ -10,10 +10,13 @@ import typer
 from rstinynet.cli.running import DEVICE, PROVIDERS, THREADS, runtime_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from rstinynet.data.annotations import LabelledSet
     from rstinynet.detections import Detections
+    from rstinynet.evaluate.run import Image
     from rstinynet.evaluate.study import Study, Wanted
     from rstinynet.scenes.detector import Detector
 
@@ -82,6 +85,10 @@ def val(
     scale: Annotated[
         float | None, typer.Option(help="Resize factor of images; default: the weights' own.")
     ] = None,
+    fit: Annotated[
+        int | None,
+        typer.Option(help="Resize each image so that its longer side has this many pixels."),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Images of one size in a forward pass.")] = 1,
     device: DEVICE = None,
     threads: THREADS = None,
@@ -105,6 +112,7 @@ def val(
     rules = protocol_named(protocol).with_max_det(max_det)
     _check(model, predictions, save_predictions)
     _check_numbers(batch=batch, scale=scale, conf=conf, iou=iou, confusion_conf=confusion_conf)
+    _check_fit(fit, scale=scale, model=model)
     messages = Console(stderr=True)
     labelled = require_annotations(open_split(data, split), source=data)
     wanted = _wanted(
@@ -138,6 +146,8 @@ def val(
         # VOC counts every detection, but a detector must stop somewhere.
         cap = detector_cap(rules.limit) if rules.max_dets else detector_cap(1)
         options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scale}
+        if fit is not None:
+            options["fit"] = fit
         found, missing = _find(detector, labelled, options, batch=batch, messages=messages)
         if save_predictions is not None:
             write_results(save_predictions, found, labelled)
@@ -145,7 +155,10 @@ def val(
         extra |= {"model": model, "architecture": detector.metadata.model}
         extra |= {"conf": conf, "iou": iou, "max_det_of_image": cap}
         extra |= {"classes_missing_in_model": missing}
-        extra["scale"] = detector.metadata.scale if scale is None else scale
+        if fit is not None:
+            extra["fit"] = fit
+        else:
+            extra["scale"] = detector.metadata.scale if scale is None else scale
     report = made.as_dict()
     report["settings"] |= extra
     report["settings"]["annotations_sha256"] = labelled.fingerprint
@@ -243,6 +256,17 @@ def _check_numbers(*, batch: int, scale: float | None, **numbers: float) -> None
         raise UsageError(f"--scale must be above 0 and at most 16, not {scale}")
 
 
+def _check_fit(fit: int | None, *, scale: float | None, model: str | None) -> None:
+    from rstinynet.errors import UsageError
+
+    if fit is not None and model is None:
+        raise UsageError("--fit resizes what a model searches; give it with --model")
+    if fit is not None and scale is not None:
+        raise UsageError("give either --scale, one factor for all images, or --fit, and not both")
+    if fit is not None and not 32 <= fit <= 8192:
+        raise UsageError(f"--fit must be 32 to 8192 pixels, not {fit}")
+
+
 def _find(
     detector: Detector,
     labelled: LabelledSet,
@@ -263,11 +287,19 @@ def _find(
         messages.print(f"The model does not know {missing}: never found, they count AP 0.")
     if match.only_model:
         messages.print(f"The data set lacks {', '.join(match.only_model)}: left out.")
+    fit = options.pop("fit", None)
+
+    def search(images: Sequence[Image]) -> list[Detections]:
+        if fit is None:
+            return detector.detect_batch(images, **options)
+        # The images of a call are of one size.
+        return detector.detect_batch(images, **options | {"scale": fit / max(images[0].shape[:2])})
+
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=messages) as bar:
         task = bar.add_task("images", total=len(labelled))
         found = find_objects(
-            lambda images: detector.detect_batch(images, **options),
+            search,
             labelled,
             batch=batch,
             progress=lambda images: bar.advance(task, images),
