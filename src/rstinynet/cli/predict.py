@@ -19,7 +19,7 @@ from rich.markup import escape
 from rstinynet.cli.count import GRID, H3, ZONES, report
 from rstinynet.cli.count import summary as summary_of_counts
 from rstinynet.cli.outcome import Outcome, one_sources_errors
-from rstinynet.cli.running import BATCH, DEVICE, PROVIDERS, THREADS, runtime_options
+from rstinynet.cli.running import BATCH, DEVICE, PRECISION, PROVIDERS, THREADS, runtime_options
 from rstinynet.cli.shown import crs_name, line, listed, notes_of, numbers, progress_bar
 from rstinynet.errors import UsageError
 
@@ -101,6 +101,7 @@ def predict(
     threads: THREADS = None,
     providers: PROVIDERS = None,
     batch: BATCH = None,
+    precision: PRECISION = "float32",
     engine: Annotated[
         str, typer.Option(help="Who searches: local, or ray for workers here or on a cluster.")
     ] = "local",
@@ -171,7 +172,7 @@ def predict(
         memory_limit=None if memory_limit is None else parse_size(memory_limit),
         classes=listed(classes),
     )
-    how = runtime_options(threads=threads, providers=providers, batch=batch)
+    how = runtime_options(threads=threads, providers=providers, batch=batch, precision=precision)
     detector = Detector.load(model or DEFAULT_MODEL, device=device, options=how)
     wanted_labels(detector.names, options.classes)
     windows.spans(1, options.tile or detector.metadata.imgsz, options.used_overlap(detector))

@@ -33,18 +33,34 @@ BATCH = Annotated[
     typer.Option(help="Tiles of a scene in a forward pass. (default: 1; 8 on a GPU)"),
 ]
 
+PRECISION = Annotated[
+    str,
+    typer.Option(
+        help="What the network is computed in, weights by torch and .xml by OpenVINO: float32, "
+        "bfloat16 or float16. Less is faster where the processor or GPU has it, and moves boxes a "
+        "little. An .onnx computes in what it was exported with."
+    ),
+]
+
 
 def runtime_options(
-    *, threads: int | None, providers: str | None, batch: int | None
+    *,
+    threads: int | None,
+    providers: str | None,
+    batch: int | None,
+    precision: str = "float32",
 ) -> RuntimeOptions:
     """The options as the runtimes take them; UsageError for values without sense."""
     from rstinynet.errors import UsageError
-    from rstinynet.runtime.backend import RuntimeOptions
+    from rstinynet.runtime.backend import RuntimeOptions, as_precision
 
     for name, value in (("--threads", threads), ("--batch", batch)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1, not {value}")
     chosen = listed(providers)
     return RuntimeOptions(
-        threads=threads, providers=None if chosen is None else tuple(chosen), batch=batch
+        threads=threads,
+        providers=None if chosen is None else tuple(chosen),
+        batch=batch,
+        precision=as_precision(precision, name="--precision"),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rstinynet.cli.running import DEVICE, PROVIDERS, THREADS, runtime_options
+from rstinynet.cli.running import DEVICE, PRECISION, PROVIDERS, THREADS, runtime_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +93,7 @@ def val(
     device: DEVICE = None,
     threads: THREADS = None,
     providers: PROVIDERS = None,
+    precision: PRECISION = "float32",
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Score a model, or any detector's results file, in a protocol's numbers, and say why it errs.
@@ -140,7 +141,10 @@ def val(
         assert model is not None
         # Of an image larger than an exported model's square, `batch` tiles go together too.
         how = runtime_options(
-            threads=threads, providers=providers, batch=None if batch == 1 else batch
+            threads=threads,
+            providers=providers,
+            batch=None if batch == 1 else batch,
+            precision=precision,
         )
         detector = Detector.load(model, device=device, options=how)
         # VOC counts every detection, but a detector must stop somewhere.
@@ -154,6 +158,7 @@ def val(
         made = study(labelled, found, wanted)
         extra |= {"model": model, "architecture": detector.metadata.model}
         extra |= {"conf": conf, "iou": iou, "max_det_of_image": cap}
+        extra["precision"] = precision
         extra |= {"classes_missing_in_model": missing}
         if fit is not None:
             extra["fit"] = fit

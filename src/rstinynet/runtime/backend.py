@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +69,18 @@ class RuntimeOptions:
     """Less is faster where the processor has it, and moves scores and boxes a little."""
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            known = ", ".join(get_args(Precision))
-            raise UsageError(f"precision must be one of {known}, not {self.precision!r}")
+        as_precision(self.precision)
         for name, value in (("threads", self.threads), ("batch", self.batch)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+
+
+def as_precision(text: str, *, name: str = "precision") -> Precision:
+    """`text` as a precision; UsageError, which calls it `name`, for any other."""
+    for known in get_args(Precision):
+        if text == known:
+            return cast(Precision, known)
+    raise UsageError(f"{name} must be one of {', '.join(get_args(Precision))}, not {text!r}")
 
 
 def digest_of(*paths: Path) -> str:

@@ -22,6 +22,7 @@ from rstinynet.runtime.backend import (
 from rstinynet.runtime.onnx_backend import parse_metadata
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
 
 class OpenvinoBackend:
@@ -45,12 +46,14 @@ class OpenvinoBackend:
         if options.providers is not None:
             raise UsageError("providers are ONNX Runtime's; for OpenVINO give the device")
         self._origin = str(path)
+        self._precision = options.precision
         core = _core(self._origin)
         self.device = (device or "cpu").lower()
         name = self.device.upper().replace(":", ".")
         if name != "AUTO" and name.split(".")[0] not in core.available_devices:
             there = ", ".join(core.available_devices).lower()
             raise UsageError(f"OpenVINO has no device {device!r} here; it has {there}")
+        _check_precision(core, name, options.precision)
         # On processors with bfloat16 OpenVINO would compute in it, and boxes move by many pixels.
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -91,7 +94,8 @@ class OpenvinoBackend:
     def digest(self) -> str:
         """See `Backend.digest`."""
         path = Path(self._origin)
-        return digest_of(path, path.with_suffix(".bin"))
+        files = digest_of(path, path.with_suffix(".bin"))
+        return files if self._decode is None else f"{files} {self._precision}"
 
     def output(self, x_BCHW: Float32Array) -> Float32Array:
         """What the file itself gives for inputs in [0, 1]; see `backend.candidates`."""
@@ -108,6 +112,18 @@ class OpenvinoBackend:
 
 def _reopen(path: str, given: tuple[str | None, RuntimeOptions | None]) -> OpenvinoBackend:
     return OpenvinoBackend(path, device=given[0], options=given[1])
+
+
+def _check_precision(core: Any, name: str, precision: str) -> None:
+    """UsageError where the device lacks it: OpenVINO would take another without a word."""
+    if precision == "float32" or name == "AUTO":
+        return
+    able = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
+    if _CAPABILITIES[precision] not in able:
+        has = ", ".join(one for one in _CAPABILITIES if _CAPABILITIES[one] in able)
+        raise UsageError(
+            f"OpenVINO's device {name.lower()!r} here has no {precision}; it has {has}"
+        )
 
 
 def _divided(model: Any, *, origin: str) -> tuple[Any, Any]:

@@ -36,13 +36,23 @@ class TorchBackend:
     ) -> None:
         """Without `device` a GPU is used where torch sees one.
 
-        Raises UsageError for a device that torch does not have. `options.threads` sets torch's
-        number for the whole process.
+        Raises UsageError for a device that torch does not have, or float16 on a processor without
+        it, where torch would take twenty times as long as in float32. `options.threads` sets
+        torch's number for the whole process.
         """
         options = options or RuntimeOptions()
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         self._device = torch_device(device)
+        if (
+            options.precision == "float16"
+            and self._device.type == "cpu"
+            and not torch.ops.mkldnn._is_mkldnn_fp16_supported()
+        ):
+            raise UsageError(
+                "this processor does not compute in float16: take float32, or bfloat16, which most "
+                "newer ones have"
+            )
         self._dtype: torch.dtype = getattr(torch, options.precision)
         fused: Any = model.deployed().eval().to(self._device, self._dtype)
         self.model: DetectorModel = fused.to(memory_format=torch.channels_last)

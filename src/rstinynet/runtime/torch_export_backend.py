@@ -41,6 +41,10 @@ class TorchExportBackend:
         options = options or RuntimeOptions()
         if options.providers is not None:
             raise UsageError("providers are ONNX Runtime's; for torch give the device")
+        if options.precision != "float32":
+            raise UsageError(
+                f"{path}: a .pt2 file is float32: leave out the precision, or run the weights"
+            )
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         self._origin = str(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rstinynet.data.image import read_rgb
-from rstinynet.errors import RSTinyNetError
+from rstinynet.errors import RSTinyNetError, UsageError
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import RuntimeOptions
 from rstinynet.scenes.detector import Detector
@@ -101,8 +101,24 @@ def open_subject(name: str, case: Case, *, folder: Path, calibrate: list[Any]) -
         extra = {"torch": "torch", "onnxruntime": "runtime"}.get(runtime.module, runtime.module)
         raise UnavailableError(f"not installed: pip install 'rs-tinynet[{extra}]'")
     options = RuntimeOptions(threads=case.threads, precision=runtime.precision)
+    try:
+        return Subject(_opened(runtime, case, options, folder=folder, calibrate=calibrate))
+    except UsageError as error:
+        if options.precision == "float32":
+            raise
+        raise UnavailableError(str(error)) from error
+
+
+def _opened(
+    runtime: Runtime,
+    case: Case,
+    options: RuntimeOptions,
+    *,
+    folder: Path,
+    calibrate: list[Any],
+) -> Detector:
     if runtime.module == "torch":
-        return Subject(_in_torch(runtime, case, options))
+        return _in_torch(runtime, case, options)
     path = case.source
     if path is None:
         if find_spec("onnx") is None or (runtime.int8 and find_spec("nncf") is None):
@@ -112,7 +128,7 @@ def open_subject(name: str, case: Case, *, folder: Path, calibrate: list[Any]) -
         path = folder / f"{case.metadata.model}-{case.side}-{kind}{suffix}"
         if not path.exists():
             _export(path, case, calibrate if runtime.int8 else [])
-    return Subject(Detector.load(path, options=options))
+    return Detector.load(path, options=options)
 
 
 def _in_torch(runtime: Runtime, case: Case, options: RuntimeOptions) -> Detector:
