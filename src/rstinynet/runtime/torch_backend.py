@@ -13,6 +13,7 @@ from rstinynet.errors import UsageError
 from rstinynet.model.decode import find
 from rstinynet.model.lite0 import SameConv
 from rstinynet.runtime.backend import Images, RuntimeOptions
+from rstinynet.runtime.torch_packed import can_pack, packed
 
 if TYPE_CHECKING:
     from rstinynet.model.detector import DetectorModel, RawMaps
@@ -60,8 +61,10 @@ class TorchBackend:
             for module in self.model.modules():
                 if isinstance(module, SameConv):
                     module.widen()
-        self.network: Callable[[torch.Tensor], RawMaps] = self.model
-        """What is called: `model`, or a compiled form of it."""
+        self.network: Callable[[torch.Tensor], RawMaps] = (
+            packed(self.model) if can_pack(self.model) else self.model
+        )
+        """What is called: `model`, or a faster form of it."""
         self.multiple = max(PAD_MULTIPLE, *self.model.strides)
         self.device = str(self._device)
         self.batch = options.batch or (GPU_BATCH if self._device.type == "cuda" else 1)
