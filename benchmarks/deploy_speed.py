@@ -9,6 +9,9 @@ both sides, so that both select and suppress the same boxes. The files are made 
 kept for the next run); then, for each model and size, all runtimes of both sides are open at once
 and search the image file by turns. Ratios are medians, ours divided by theirs in that runtime.
 
+Each model and size that is done is kept in WORK/finished.json. A run that is stopped (Ctrl-C, a
+time limit) prints what it has, and the same command with --resume does the rest.
+
 Ultralytics leaves OpenVINO its default precision, which is bfloat16 where a processor has it; the
 table says so, and compares with ours both in float32 and in bfloat16.
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -176,6 +180,30 @@ def measure(
     return {"model": case.metadata.model, "imgsz": case.side, "rows": rows}
 
 
+class Finished:
+    """Tables of models and sizes that are done, kept in a file."""
+
+    def __init__(self, path: Path, options: argparse.Namespace) -> None:
+        self.path = path
+        self.how = {name: getattr(options, name) for name in ("runtimes", "seconds", "rounds")}
+        self.how |= {"image": str(options.image), "peer": bool(options.python)}
+        self.tables: list[dict[str, Any]] = []
+        if options.resume and path.exists():
+            kept = json.loads(path.read_text())
+            if kept["how"] != self.how:
+                raise SystemExit(f"{path} is of other options: {kept['how']}, not {self.how}")
+            self.tables = kept["tables"]
+
+    def has(self, model: str, side: int) -> bool:
+        """Whether this one need not be timed again."""
+        return any((each["model"], each["imgsz"]) == (model, side) for each in self.tables)
+
+    def add(self, found: dict[str, Any]) -> None:
+        """Keep one more."""
+        self.tables.append(found)
+        files.write_json(self.path, {"how": self.how, "tables": self.tables})
+
+
 def table(tables: list[dict[str, Any]]) -> str:
     """All as one Markdown table: file to boxes and, in brackets, the model alone, milliseconds."""
     wanted = [name for name in RUNTIMES if any(_row(each, "ours", name) for each in tables)]
@@ -229,6 +257,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each row")
     parser.add_argument("--rounds", type=int, default=20, help="at most")
     parser.add_argument("--work", type=Path, help="folder for files that the next run uses again")
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out what --work says is done already"
+    )
     parser.add_argument("--prepare", action="store_true", help="make the files and time nothing")
     parser.add_argument("--json", type=Path, help="write everything measured here")
     options = parser.parse_args()
@@ -239,18 +270,27 @@ def main() -> int:
         peer = Peer(str(Path(options.python).absolute())) if options.python else None
         if options.prepare:
             options.rounds, options.seconds = 1, 1e-9
-        begun, tables = machine(), []
-        for side in map(int, options.imgsz.split(",")):
-            for model in options.models.split(","):
-                case = prepare(work, model, side, image)
-                tables.append(measure(case, options, work, image, peer))
-                print(f"{model} at {side} px done", file=sys.stderr, flush=True)
-                if options.json:
-                    files.write_json(options.json, {"machine": begun, "tables": tables})
-        ended = machine()
-        print(f"{begun}; load {ended.get('load')} at the end\n")
-        print(table(tables))
-    return 0
+        finished = Finished(work / "finished.json", options)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        begun, status = machine(), 0
+        try:
+            for side in map(int, options.imgsz.split(",")):
+                for model in options.models.split(","):
+                    if finished.has(model, side):
+                        continue
+                    case = prepare(work, model, side, image)
+                    found = measure(case, options, work, image, peer)
+                    print(f"{model} at {side} px done", file=sys.stderr, flush=True)
+                    if not options.prepare:
+                        finished.add(found | {"load": machine().get("load")})
+        except KeyboardInterrupt:
+            print("stopped; --resume does the rest", file=sys.stderr)
+            status = 130
+        print(f"{begun}; load {machine().get('load')} at the end\n")
+        print(table(finished.tables))
+        if options.json:
+            files.write_json(options.json, {"machine": begun, "tables": finished.tables})
+    return status
 
 
 if __name__ == "__main__":

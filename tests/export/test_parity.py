@@ -51,6 +51,20 @@ def test_both_runtimes_equal_torch(name, tmp_path):
     assert compiled.metadata == exported.metadata
 
 
+def test_cells_of_one_size_are_pooled(tmp_path):
+    model, metadata = described("rs-tinynet-n")
+    side = 160
+    made = build_onnx(model, metadata, imgsz=side)
+    assert "AveragePool" in {node.op_type for node in made.graph.node}
+    uneven = build_onnx(model, metadata, imgsz=SIDE)
+    assert "AveragePool" not in {node.op_type for node in uneven.graph.node}
+    x = np.random.default_rng(0).random((2, 3, side, side), np.float32)
+    write_onnx(tmp_path / "m.onnx", made)
+    exported = OnnxBackend(tmp_path / "m.onnx", device="cpu")
+    wanted = torch_output(model.deployed(), x)
+    compare(wanted, exported.output(x), precision="float32", where="onnx")
+
+
 @pytest.mark.parametrize("name", ["yolo11n"])
 def test_both_runtimes_are_near_torch_in_eight_bits(name, tmp_path):
     model, metadata = described(name)

@@ -261,7 +261,13 @@ def _max_pool(r: Recorder, out: Any, x: Tensor, kernel: Any, stride: Any, paddin
 
 
 def _adaptive_mean(r: Recorder, out: Tensor, x: Tensor, size: Any) -> str:
-    """Means of cells that may overlap: a product with a constant matrix along each side."""
+    """Means of cells that may overlap: a product with a constant matrix along each side.
+
+    Where cells are of one size a pool says the same, without a copy of channels-last input.
+    """
+    cell = [x.shape[side] // out.shape[side] for side in (2, 3)]
+    if all(x.shape[side] == out.shape[side] * cell[side - 2] for side in (2, 3)):
+        return r.graph.add("AveragePool", [r.of(x)], kernel_shape=cell, strides=cell)
     high, wide = (_cells(x.shape[side], out.shape[side]) for side in (2, 3))
     rows = r.graph.add("MatMul", [r.graph.constant(high, "cells"), r.of(x)])
     return r.graph.add("MatMul", [rows, r.graph.constant(wide.T, "cells")])
