@@ -27,8 +27,7 @@ def replacing(path: Path | str, *, sync: bool = True) -> Iterator[Path]:
         beside = Path(folder) / final.name
         yield beside
         if sync:
-            with beside.open("rb") as written:
-                os.fsync(written.fileno())
+            _sync(beside)
         beside.replace(final)
 
 
@@ -46,8 +45,7 @@ def replacing_set(path: Path | str) -> Iterator[Path]:
         yield beside
         companions = sorted(set(Path(folder).iterdir()) - {beside})
         for one in [beside, *companions]:
-            with one.open("rb") as written:
-                os.fsync(written.fileno())
+            _sync(one)
         final.unlink(missing_ok=True)
         for one in companions:
             one.replace(final.parent / one.name)
@@ -72,8 +70,7 @@ def replacing_folder(path: Path | str, *, may_hold: Collection[str] = ()) -> Ite
         yield beside
         for one in beside.rglob("*"):
             if one.is_file():
-                with one.open("rb") as written:
-                    os.fsync(written.fileno())
+                _sync(one)
         # What came into the folder in the meantime is not ours to remove either.
         _check_replaceable(final, may_hold)
         stood = final.exists()
@@ -85,6 +82,12 @@ def replacing_folder(path: Path | str, *, may_hold: Collection[str] = ()) -> Ite
             if stood:
                 old.rename(final)
             raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file's content is on the disk."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def _check_replaceable(folder: Path, may_hold: Collection[str]) -> None:
