@@ -5,19 +5,12 @@ out.safetensors (raw outputs on that state; then a fresh random state of the pee
 outputs) and peer.pt (a checkpoint as the peer's trainer writes it).
 """
 
-import contextlib
 import sys
 from pathlib import Path
 
+import common  # noqa: F401  first: it lets torchvision be imported
 import torch
 from safetensors.torch import load_file, save_file
-
-if not torch.cuda.is_available():  # a torchvision for CUDA beside a CPU torch lacks its operators
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
 from ultralytics.nn.tasks import DetectionModel
 
 

@@ -6,7 +6,6 @@ peer_openvino_model and peer_int8_openvino_model from in.safetensors, a state in
 "open": {name, path, imgsz, image, threads, conf, iou, max_det}; "search": name; "close": true.
 """
 
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -15,16 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+import common  # noqa: F401  first: it lets torchvision be imported
 import cv2
 import numpy as np
 import torch
-
-if not torch.cuda.is_available():  # a torchvision for CUDA beside a CPU torch lacks its operators
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
 import torchvision
 from safetensors.torch import load_file
 from torchvision.extension import _has_ops

@@ -10,14 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import common  # noqa: F401  first: it lets torchvision be imported
 import torch
-
-if not torch.cuda.is_available():  # a torchvision for CUDA beside a CPU torch lacks its operators
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 
