@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rstinynet.cli.options import TORCH_DEVICE
+
 if TYPE_CHECKING:
     from rstinynet.train.ablation import Measured
 
@@ -35,9 +37,7 @@ def ablate(
     init: Annotated[
         str | None, typer.Option(help="Weights that every row starts from, where tensors fit.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU where there is one.")
-    ] = None,
+    device: TORCH_DEVICE = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any recipe setting: --set augment.mosaic_prob=0. Repeatable."),

@@ -7,16 +7,12 @@ from typing import Annotated
 
 import typer
 
+from rstinynet.cli.options import SPLIT, WEIGHTS
 from rstinynet.cli.shown import listed
 
 
 def export(
-    weights: Annotated[
-        str,
-        typer.Argument(
-            help="Weights file, packaged folder, hub:owner/name@revision, or a shipped name."
-        ),
-    ],
+    weights: WEIGHTS,
     format: Annotated[str, typer.Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="File to write. (default: the weights' name, here)")
@@ -50,7 +46,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Labelled data: measure AP before and after.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
+    split: SPLIT = "val",
     json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
     """Export weights to a file of another runtime, and check that it gives what they give.

@@ -7,14 +7,11 @@ from typing import Annotated
 
 import typer
 
+from rstinynet.cli.options import SPLIT, WEIGHTS
+
 
 def package(
-    weights: Annotated[
-        str,
-        typer.Argument(
-            help="Weights file, packaged folder, hub:owner/name@revision, or a shipped name."
-        ),
-    ],
+    weights: WEIGHTS,
     out: Annotated[Path, typer.Option(help="Folder to write: new, or empty.")],
     licence: Annotated[
         str | None,
@@ -36,7 +33,7 @@ def package(
     data: Annotated[
         Path | None, typer.Option(help="Labelled data: numbers by class for the card, and a check.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
+    split: SPLIT = "val",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a package that stands there.")
     ] = False,

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rstinynet.cli.options import LABELLED, SPLIT
+
 if TYPE_CHECKING:
     from rstinynet.data.annotations import LabelledSet
     from rstinynet.evaluate.page import Picture
 
 
 def report(
-    data: Annotated[
-        Path, typer.Option(help="Folder with {train,val,test}.json and images/, or a data.yaml.")
-    ],
+    data: LABELLED,
     predictions: Annotated[Path, typer.Option(help="COCO results file, of any detector.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
+    split: SPLIT = "val",
     name: Annotated[
         str | None, typer.Option(help="What the detector is called; default: the file's name.")
     ] = None,

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rstinynet.cli.options import LABELLED, SPLIT, TORCH_DEVICE
+
 if TYPE_CHECKING:
     from rstinynet.data.annotations import LabelledSet
     from rstinynet.detections import Detections
 
 
 def view(
-    data: Annotated[
-        Path, typer.Option(help="Folder with {train,val,test}.json and images/, or a data.yaml.")
-    ],
+    data: LABELLED,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")],
     predictions: Annotated[
         list[str] | None,
@@ -28,7 +28,7 @@ def view(
             "hub:owner/name@revision, or a shipped model's name. Repeatable."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
+    split: SPLIT = "val",
     images: Annotated[
         str | None,
         typer.Option(help="Image ids, separated by commas; default: where detectors err most."),
@@ -40,9 +40,7 @@ def view(
             help="Confidence of a shown detection; default: where F1 of each class is largest."
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU where there is one.")
-    ] = None,
+    device: TORCH_DEVICE = None,
 ) -> None:
     """Draw truth and detectors in columns, with hits, misses and false alarms by colour and line.
 
