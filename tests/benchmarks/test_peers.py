@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from rstinynet.data.folder import open_split
-from rstinynet.data.synthetic import make_synthetic
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,11 +26,8 @@ def peers():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mine")
-    make_synthetic(folder, images=2, size=64)
-    make_synthetic(folder, images=2, size=64, split="val")
-    return folder
+def data(synthetic):
+    return synthetic(train=2, val=2, size=64)
 
 
 WORKER = """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -46,3 +49,24 @@ def exported(weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
     assert run(["export", str(weights), "--out", str(path)]) == 0
     return path
+
+
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(name, name="torch")
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.fixture(scope="session")
+def without_torch():
+    """Runs code, with arguments, in a process that cannot import torch."""
+
+    def run_code(code, *arguments):
+        command = [sys.executable, "-c", WITHOUT_TORCH + code, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return run_code

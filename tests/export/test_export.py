@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from importlib import resources
 
 import cv2
@@ -214,14 +212,9 @@ def test_deepness_reads_its_keys(exported):
     assert dims == ["batch", 3, SIDE, SIDE]
 
 
-def test_exported_models_run_without_torch(exported, tmp_path):
+def test_exported_models_run_without_torch(exported, tmp_path, without_torch):
     code = (
         "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'torch':\n"
-        "            raise ModuleNotFoundError(name, name='torch')\n"
-        "sys.meta_path.insert(0, Blocked())\n"
         "from rstinynet.data.synthetic import make_synthetic\n"
         "from rstinynet.cli.main import run\n"
         "folder, model = sys.argv[1:]\n"
@@ -234,12 +227,7 @@ def test_exported_models_run_without_torch(exported, tmp_path):
         "assert 'torch' not in sys.modules\n"
         "sys.exit(max(codes))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(exported)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = without_torch(code, tmp_path, exported)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "out").glob("*.json"))
 

@@ -142,19 +142,13 @@ def test_the_example_runs_from_anywhere(package, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_torch_its_onnx_file_is_run(package):
+def test_without_torch_its_onnx_file_is_run(package, without_torch):
     code = (
-        "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'torch':\n"
-        "            raise ModuleNotFoundError(name, name='torch')\n"
-        "sys.meta_path.insert(0, Blocked())\n"
         "import rstinynet\n"
         f"detector = rstinynet.load({str(package)!r})\n"
         "print(type(detector.backend).__name__)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = without_torch(code)
     assert done.stdout == "OnnxBackend\n", done.stderr
 
 

@@ -26,11 +26,8 @@ MDCA_PFDH_DIFFERENCE = -719_257
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    make_synthetic(folder, images=4, size=64)
-    make_synthetic(folder, images=2, size=64, split="val")
-    return folder
+def data(synthetic):
+    return synthetic(train=4, val=2, size=64)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from rstinynet.data.folder import open_split
-from rstinynet.data.synthetic import make_synthetic
 from rstinynet.train.job import Job
 from rstinynet.train.loop import Trainer
 from rstinynet.train.overrides import with_overrides
@@ -22,11 +21,8 @@ STRIDES = (4, 8, 16)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    make_synthetic(folder, images=3, size=96)
-    make_synthetic(folder, images=1, size=96, split="val")
-    return folder
+def folder(synthetic):
+    return synthetic(train=3, val=1, size=96)
 
 
 def by_pairs(labelled, *, scale, window):

@@ -67,18 +67,16 @@ def mlm_item(
         },
         "links": [{"rel": "license", "href": "./LICENSE", "type": "text/plain"}],
         "assets": {
-            "weights": _asset(
+            "weights": _model(
                 folder / "model.safetensors",
                 "Weights, run by rs-tinynet",
-                type=_BINARY.format("safetensors"),
-                roles=["mlm:model", "mlm:weights", "data"],
+                role="mlm:weights",
                 artifact="safetensors.torch.save",
             ),
-            "onnx": _asset(
+            "onnx": _model(
                 folder / "model.onnx",
                 "ONNX, run by rs-tinynet, ONNX Runtime or QGIS Deepness",
-                type=_BINARY.format("onnx"),
-                roles=["mlm:model", "mlm:compiled", "data"],
+                role="mlm:compiled",
                 artifact="onnx.save",
             ),
             "example": _asset(
@@ -161,11 +159,18 @@ def _output(metadata: WeightsMetadata, anchors: int) -> dict[str, Any]:
     }
 
 
-def _asset(
-    path: Path, title: str, *, type: str, roles: list[str], artifact: str | None = None
-) -> dict[str, Any]:
+def _model(path: Path, title: str, *, role: str, artifact: str) -> dict[str, Any]:
+    roles = ["mlm:model", role, "data"]
+    # STAC 1.1 allows an item's bands only where an asset names its own.
+    return _asset(path, title, type=_BINARY.format(path.suffix[1:]), roles=roles) | {
+        "mlm:artifact_type": artifact,
+        "bands": _BANDS,
+    }
+
+
+def _asset(path: Path, title: str, *, type: str, roles: list[str]) -> dict[str, Any]:
     content = path.read_bytes()
-    asset: dict[str, Any] = {
+    return {
         "href": f"./{path.name}",
         "title": title,
         "type": type,
@@ -174,7 +179,3 @@ def _asset(
         # A multihash: 12 is SHA-256, 20 its length of 32 bytes.
         "file:checksum": f"1220{hashlib.sha256(content).hexdigest()}",
     }
-    if artifact is None:
-        return asset
-    # STAC 1.1 allows an item's bands only where an asset names its own.
-    return asset | {"mlm:artifact_type": artifact, "bands": _BANDS}

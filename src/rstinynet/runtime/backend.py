@@ -99,19 +99,22 @@ def to_input(images_BHWC: Images) -> Float32Array:
     return x_BCHW
 
 
-def candidates(output: Float32Array, *, count: int, conf: float, origin: str) -> list[Detections]:
+def candidates(
+    output: Float32Array, *, count: int, classes: int, conf: float, origin: str
+) -> list[Detections]:
     """What an exported model's output says of each of `count` images.
 
     `output` is (B, 4 + C, A), centre, width and height in pixels and scores; or, with NMS in the
     model, (K, 7). ExportError for any other shape; `origin` names the file.
     """
-    if output.ndim == 3 and len(output) == count and output.shape[1] > 4:
+    if output.ndim == 3 and output.shape[:2] == (count, 4 + classes):
         return [_of_anchors(one, conf) for one in output]
-    if output.ndim == 2 and output.shape[1] == NMS_COLUMNS:
+    if output.ndim == 2 and output.shape[1] == NMS_COLUMNS and (output[:, 6] < classes).all():
         return [_of_rows(output[output[:, 0] == image, 1:], conf) for image in range(count)]
     raise ExportError(
         f"{origin}: the output must be (B, 4 + classes, anchors) or (objects, {NMS_COLUMNS}), not "
-        f"{output.shape} for {count} images: export the model with `rstinynet export`"
+        f"{output.shape} for {count} images and {classes} classes: export the model with "
+        "`rstinynet export`"
     )
 
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from rstinynet.detections import Detections, Float32Array
+from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError, UsageError
-from rstinynet.model.metadata import METADATA_KEY, WeightsMetadata
-from rstinynet.runtime.backend import (
-    Images,
-    RuntimeOptions,
-    candidates,
-    checked_sides,
-    digest_of,
-    to_input,
-)
+from rstinynet.model.metadata import METADATA_KEY
+from rstinynet.runtime.backend import RuntimeOptions
+from rstinynet.runtime.exported import ExportedBackend
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -36,22 +28,10 @@ _PROVIDERS = {
 """What `device` may say, and the provider it means. Without one: CUDA's where it is, else CPU's."""
 
 
-class OnnxBackend:
+class OnnxBackend(ExportedBackend):
     """An ONNX file that `rstinynet export` wrote."""
 
-    multiple = 32
-
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        device: str | None = None,
-        options: RuntimeOptions | None = None,
-    ) -> None:
-        """Raises ExportError where ONNX Runtime is not installed or the file is not such a one."""
-        self._given = (device, options)
-        options = options or RuntimeOptions()
-        self._origin = str(path)
+    def _open(self, path: Path, device: str | None, options: RuntimeOptions) -> None:
         if options.precision != "float32":
             raise UsageError(
                 "ONNX Runtime computes in what the file holds: leave out the precision, and export "
@@ -73,47 +53,28 @@ class OnnxBackend:
                 f"{str(error).splitlines()[0]}. Export it again with `rstinynet export`"
             ) from error
         self.properties: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
-        self.metadata = parse_metadata(self.properties.get(METADATA_KEY), origin=self._origin)
         inputs = self.session.get_inputs()
+        shape = [d if isinstance(d, int) else None for d in inputs[0].shape] if inputs else []
+        self._describe(self.properties.get(METADATA_KEY), shape)
+        if [one.type for one in inputs] != ["tensor(float)"]:
+            raise ExportError(
+                f"{path}: the model must have one input of float32, not "
+                f"{', '.join(one.type for one in inputs)}: export it with `rstinynet export`"
+            )
         self._input = inputs[0].name
-        shape = [d if isinstance(d, int) else None for d in inputs[0].shape]
-        self.side = checked_sides(shape, origin=self._origin)
         self.device = _short(self.session.get_providers()[0])
         self.batch = options.batch or (1 if self.device == "cpu" else GPU_BATCH)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # What a runtime has loaded cannot be sent to another process, but the path can.
-        return _reopen, (self._origin, self._given)
-
-    def digest(self) -> str:
-        """See `Backend.digest`."""
-        return digest_of(Path(self._origin))
-
     def output(self, x_BCHW: Float32Array) -> Float32Array:
         """What the file itself gives for inputs in [0, 1]; see `backend.candidates`."""
-        return np.asarray(self.session.run(None, {self._input: x_BCHW})[0], np.float32)
-
-    def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
-        """See `Backend.find`."""
-        output = self.output(to_input(images_BHWC))
-        return candidates(output, count=len(images_BHWC), conf=conf, origin=self._origin)
-
-
-def _reopen(path: str, given: tuple[str | None, RuntimeOptions | None]) -> OnnxBackend:
-    return OnnxBackend(path, device=given[0], options=given[1])
-
-
-def parse_metadata(text: str | None, *, origin: str) -> WeightsMetadata:
-    """The metadata that an exported file carries; ExportError for a foreign file."""
-    if text is None:
-        raise ExportError(
-            f"{origin}: not exported by rstinynet (its metadata has no {METADATA_KEY!r}), so its "
-            "classes and scaling are unknown: export the weights with `rstinynet export`"
-        )
-    try:
-        return WeightsMetadata.model_validate(json.loads(text))
-    except (ValueError, ValidationError) as error:
-        raise ExportError(f"{origin}: its metadata cannot be read: {error}") from error
+        try:
+            outputs = self.session.run(None, {self._input: x_BCHW})
+        except Exception as error:
+            raise ExportError(
+                f"{self._origin}: ONNX Runtime cannot run this file on images {x_BCHW.shape}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        return np.asarray(outputs[0], np.float32)
 
 
 def _runtime(origin: str) -> Any:

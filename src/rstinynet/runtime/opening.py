@@ -9,10 +9,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from rstinynet.errors import ExportError, UsageError, WeightsError
+from rstinynet.errors import ExportError, WeightsError
 from rstinynet.model.located import located
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, RuntimeOptions
+from rstinynet.runtime.exported import without_providers
 
 
 def open_model(
@@ -45,8 +46,7 @@ def open_model(
             "install 'rs-tinynet[torch]', or give a model that `rstinynet export` wrote (.onnx, "
             ".xml)"
         ) from error
-    if options is not None and options.providers is not None:
-        raise UsageError("providers are ONNX Runtime's; for torch give the device")
+    without_providers(options, runtime="torch")
     model, metadata = load_weights(path_or_name)
     return TorchBackend(model, device=device, options=options), metadata
 

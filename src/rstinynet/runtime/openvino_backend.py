@@ -8,44 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from rstinynet.detections import Detections, Float32Array
+from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError, UsageError
 from rstinynet.model.metadata import METADATA_KEY
-from rstinynet.runtime.backend import (
-    Images,
-    RuntimeOptions,
-    candidates,
-    checked_sides,
-    digest_of,
-    to_input,
-)
-from rstinynet.runtime.onnx_backend import parse_metadata
+from rstinynet.runtime.backend import RuntimeOptions
+from rstinynet.runtime.exported import ExportedBackend, without_providers
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
 
-class OpenvinoBackend:
-    """An OpenVINO model (.xml with its .bin) that `rstinynet export` wrote."""
+class OpenvinoBackend(ExportedBackend):
+    """An OpenVINO model (.xml with its .bin) that `rstinynet export` wrote.
 
-    multiple = 32
+    `device` is OpenVINO's: "CPU" (default), "GPU", "AUTO", ...
+    """
 
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        device: str | None = None,
-        options: RuntimeOptions | None = None,
-    ) -> None:
-        """`device` is OpenVINO's: "CPU" (default), "GPU", "AUTO", ...
-
-        Raises ExportError where OpenVINO is not installed or the file is not such a one.
-        """
-        self._given = (device, options)
-        options = options or RuntimeOptions()
-        if options.providers is not None:
-            raise UsageError("providers are ONNX Runtime's; for OpenVINO give the device")
-        self._origin = str(path)
+    def _open(self, path: Path, device: str | None, options: RuntimeOptions) -> None:
+        without_providers(options, runtime="OpenVINO")
         self._precision = options.precision
         core = _core(self._origin)
         self.device = (device or "cpu").lower()
@@ -62,8 +42,8 @@ class OpenvinoBackend:
         network = settings | {"INFERENCE_PRECISION_HINT": _HINTS[options.precision]}
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
-        if not Path(path).with_suffix(".bin").is_file():
-            weights = Path(path).with_suffix(".bin").name
+        if not path.with_suffix(".bin").is_file():
+            weights = path.with_suffix(".bin").name
             raise ExportError(f"{path}: its weights, {weights}, must lie beside it")
         try:
             model = core.read_model(str(path))
@@ -72,9 +52,8 @@ class OpenvinoBackend:
                 if model.has_rt_info(METADATA_KEY)
                 else None
             )
-            self.metadata = parse_metadata(text, origin=self._origin)
             shape = [d.get_length() if d.is_static else None for d in model.inputs[0].partial_shape]
-            self.side = checked_sides(shape, origin=self._origin)
+            self._describe(text, shape)
             self._decode: Any = None
             if options.precision != "float32":
                 model, decoding = _divided(model, origin=self._origin)
@@ -87,14 +66,15 @@ class OpenvinoBackend:
             ) from error
         self.batch = options.batch or 1
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # What a runtime has loaded cannot be sent to another process, but the path can.
-        return _reopen, (self._origin, self._given)
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Both files."""
+        path = Path(self._origin)
+        return (path, path.with_suffix(".bin"))
 
     def digest(self) -> str:
         """See `Backend.digest`."""
-        path = Path(self._origin)
-        files = digest_of(path, path.with_suffix(".bin"))
+        files = super().digest()
         return files if self._decode is None else f"{files} {self._precision}"
 
     def output(self, x_BCHW: Float32Array) -> Float32Array:
@@ -103,15 +83,6 @@ class OpenvinoBackend:
         if self._decode is not None:
             outputs = self._decode([outputs[at] for at in range(len(outputs))])
         return np.asarray(outputs[0], np.float32)
-
-    def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
-        """See `Backend.find`."""
-        output = self.output(to_input(images_BHWC))
-        return candidates(output, count=len(images_BHWC), conf=conf, origin=self._origin)
-
-
-def _reopen(path: str, given: tuple[str | None, RuntimeOptions | None]) -> OpenvinoBackend:
-    return OpenvinoBackend(path, device=given[0], options=given[1])
 
 
 def _check_precision(core: Any, name: str, precision: str) -> None:
