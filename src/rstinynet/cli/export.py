@@ -21,6 +21,13 @@ def export(
         int | None,
         typer.Option(help="Side of the square input, a multiple of 32. (default: the weights')"),
     ] = None,
+    dynamic: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic",
+            help="Any height and width, multiples of 32; --imgsz then is the side of tiles.",
+        ),
+    ] = False,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 20.")] = 18,
     half: Annotated[bool, typer.Option("--half", help="Weights in float16.")] = False,
     int8: Annotated[
@@ -74,6 +81,7 @@ def export(
     settings = ExportSettings(
         format=format,  # type: ignore[arg-type]
         imgsz=imgsz,
+        dynamic=dynamic,
         opset=opset,
         half=half,
         calibrate=calibrate,
@@ -88,7 +96,8 @@ def export(
     console = Console(highlight=False)
     size = report["bytes"] / 1e6
     console.print(
-        f"[green]done[/] {escape(report['file'])}: {report['model']} at {report['imgsz']} px, "
+        f"[green]done[/] {escape(report['file'])}: {report['model']} at "
+        f"{'any size, tiles of ' if dynamic else ''}{report['imgsz']} px, "
         f"{report['precision']}, {size:.1f} MB",
         soft_wrap=True,
     )

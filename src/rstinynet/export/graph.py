@@ -1,8 +1,8 @@
 """A network as an ONNX graph, recorded operation by operation while it runs once.
 
-Recording takes seconds and needs no other package than onnx; names are those of the weights, and
-what depends on the input's size only (which is static) becomes a constant. Every operation that
-the named models use is here; another one is an ExportError.
+Recording takes seconds and needs no other package than onnx; names are those of the weights. What
+depends on the input's size only becomes a constant, or is computed in the graph where the size is
+to stay free. Every operation that the named models use is here; another one is an ExportError.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rstinynet.errors import ExportError
+from rstinynet.export.sizes import Shapes, Sizes
 
 Array = npt.NDArray[Any]
 aten = torch.ops.aten
@@ -54,7 +54,7 @@ class Graph:
         elif array.dtype.kind in "iu":
             array = array.astype(np.int64)
         name = self.name(name)
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def add(self, kind: str, inputs: Sequence[str], *, name: str = "", **attributes: Any) -> str:
@@ -82,9 +82,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     right as long as no view of it is read afterwards (no model here does).
     """
 
-    def __init__(self, graph: Graph, weights: dict[int, str]) -> None:
+    def __init__(
+        self, graph: Graph, weights: dict[int, str], *, sizes: Sizes, others: Shapes | None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = graph
+        self.sizes = sizes
+        self._others = None if others is None else iter(others.seen)
         self.weights = weights
         self._traced: dict[int, str] = {}
         self._constants: dict[int, str] = {}
@@ -110,6 +114,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if self._others is not None:
+            self.sizes.note(func, result, next(self._others))
         if any(self._is_traced(a) for a in args):
             emit = EMITTERS.get(func.overloadpacket)
             if emit is None:
@@ -132,15 +138,23 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def record(
-    model: nn.Module, x: Tensor, graph: Graph, *, input_name: str
-) -> tuple[Any, Callable[[Tensor], str]]:
-    """Run `model(x)` once, adding it to `graph`; its outputs, and what gives their names."""
+    model: nn.Module, x: Tensor, graph: Graph, *, input_name: str, other: Tensor | None = None
+) -> tuple[Any, Recorder]:
+    """Run `model(x)` once, adding it to `graph`; its outputs, and the recorder, which names them.
+
+    With `other`, an input of other height and width, the graph takes any: what differs between the
+    two is computed in it.
+    """
     weights = {id(tensor): name for name, tensor in model.named_parameters()}
-    recorder = Recorder(graph, weights)
+    others = None
+    if other is not None:
+        with torch.no_grad(), Shapes() as others:
+            model(other)
+    recorder = Recorder(graph, weights, sizes=Sizes(graph, input_name, x, other), others=others)
     recorder.trace(x, input_name)
     with torch.no_grad(), recorder:
         outputs = model(x)
-    return outputs, recorder.of
+    return outputs, recorder
 
 
 def _convolution(
@@ -199,7 +213,8 @@ def _cat(r: Recorder, out: Tensor, parts: Sequence[Tensor], dim: int = 0) -> str
 
 def _reshape(r: Recorder, out: Tensor, x: Tensor, shape: Any = None) -> str:
     # Batches lead in every view, alone or as a factor, and any batch is to be taken.
-    return r.graph.add("Reshape", [r.of(x), r.graph.constant([-1, *out.shape[1:]])])
+    shape = r.sizes.vector([-1, *(r.sizes.of(out, axis) for axis in range(1, out.ndim))])
+    return r.graph.add("Reshape", [r.of(x), shape])
 
 
 def _same(r: Recorder, out: Tensor, x: Tensor, *rest: Any, **options: Any) -> str:
@@ -209,7 +224,7 @@ def _same(r: Recorder, out: Tensor, x: Tensor, *rest: Any, **options: Any) -> st
 
 
 def _split(r: Recorder, out: Sequence[Tensor], x: Tensor, size: Any, dim: int = 0) -> list[str]:
-    sizes = [part.shape[dim] for part in out]
+    sizes = [r.sizes.fixed(part, dim) for part in out]
     inputs = [r.of(x), r.graph.constant(sizes)]
     return r.graph.add_many("Split", inputs, len(sizes), axis=dim % x.ndim)
 
@@ -219,8 +234,9 @@ def _slice(
 ) -> str:
     if out.shape == x.shape:
         return r.of(x)
+    length = r.sizes.fixed(x, dim)
     first = start or 0
-    first = first + x.shape[dim] if first < 0 else first
+    first = first + length if first < 0 else first
     limits = [[first], [first + out.shape[dim] * step], [dim % x.ndim], [step]]
     return r.graph.add("Slice", [r.of(x), *(r.graph.constant(limit) for limit in limits)])
 
@@ -261,39 +277,37 @@ def _max_pool(r: Recorder, out: Any, x: Tensor, kernel: Any, stride: Any, paddin
 
 
 def _adaptive_mean(r: Recorder, out: Tensor, x: Tensor, size: Any) -> str:
-    """Means of cells that may overlap: a product with a constant matrix along each side.
+    """Means of cells that may overlap: a product with a matrix along each side.
 
     Where cells are of one size a pool says the same, without a copy of channels-last input.
     """
-    cell = [x.shape[side] // out.shape[side] for side in (2, 3)]
-    if all(x.shape[side] == out.shape[side] * cell[side - 2] for side in (2, 3)):
-        return r.graph.add("AveragePool", [r.of(x)], kernel_shape=cell, strides=cell)
-    high, wide = (_cells(x.shape[side], out.shape[side]) for side in (2, 3))
-    rows = r.graph.add("MatMul", [r.graph.constant(high, "cells"), r.of(x)])
-    return r.graph.add("MatMul", [rows, r.graph.constant(wide.T, "cells")])
-
-
-def _cells(length: int, count: int) -> Array:
-    means: Array = F.adaptive_avg_pool1d(torch.eye(length)[None], count)[0].T.numpy()
-    return means
+    cell = [r.sizes.ratio(x, out, axis) for axis in (2, 3)]
+    if all(length is not None and length.denominator == 1 for length in cell):
+        kernel = [int(length) for length in cell if length]
+        return r.graph.add("AveragePool", [r.of(x)], kernel_shape=kernel, strides=kernel)
+    high, wide = (
+        r.sizes.cells(r.sizes.of(x, axis), r.sizes.fixed(out, axis), upright=axis == 2)
+        for axis in (2, 3)
+    )
+    return r.graph.add("MatMul", [r.graph.add("MatMul", [high, r.of(x)]), wide])
 
 
 def _nearest(r: Recorder, out: Tensor, x: Tensor, *rest: Any) -> str:
-    factors = [o // i for o, i in zip(out.shape[2:], x.shape[2:], strict=True)]
-    if all(i * f == o for i, f, o in zip(x.shape[2:], factors, out.shape[2:], strict=True)):
-        return _resize(r, x, factors, mode="nearest")
+    factors = [r.sizes.ratio(out, x, axis) for axis in (2, 3)]
+    if all(factor is not None and factor.denominator == 1 for factor in factors):
+        return _resize(r, x, [float(f) for f in factors if f], mode="nearest")
     name = r.of(x)
     for axis in (2, 3):
-        places = torch.arange(x.shape[axis], dtype=torch.float32)
-        index = F.interpolate(places[None, None], size=out.shape[axis], mode="nearest")[0, 0]
-        chosen = r.graph.constant(index.numpy().astype(np.int64))
+        chosen = r.sizes.nearest(r.sizes.of(out, axis), r.sizes.fixed(x, axis))
         name = r.graph.add("Gather", [name, chosen], axis=axis)
     return name
 
 
 def _bilinear(r: Recorder, out: Tensor, x: Tensor, size: Any, corners: bool, *rest: Any) -> str:
-    factors = [o / i for o, i in zip(out.shape[2:], x.shape[2:], strict=True)]
-    return _resize(r, x, factors, mode="linear")
+    factors = [r.sizes.ratio(out, x, axis) for axis in (2, 3)]
+    if None in factors:
+        raise ExportError("this model's bilinear resize has no form of any size: export it static")
+    return _resize(r, x, [float(f) for f in factors if f], mode="linear")
 
 
 def _resize(r: Recorder, x: Tensor, factors: Sequence[float], *, mode: str) -> str:

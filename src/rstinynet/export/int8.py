@@ -16,6 +16,7 @@ from rstinynet.data.image import read_rgb
 from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError
 from rstinynet.export.onnx_file import INPUT
+from rstinynet.export.sizes import PREFIX
 from rstinynet.model.detector import DetectorModel
 from rstinynet.scenes.sources import SUFFIXES
 
@@ -65,7 +66,7 @@ def quantise(
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(
-            names=[name for name in names if name.startswith(tuple(keep))]
+            names=[name for name in names if name.startswith((PREFIX, *keep))]
             + (apart if accurate else []),
             types=BETWEEN[form].split() if accurate else [],
             validate=False,

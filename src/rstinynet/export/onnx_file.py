@@ -2,7 +2,8 @@
 
 One float32 input "images" (B, 3, S, S) in [0, 1], B free; one output "output0" (B, 4 + C, A):
 centre, width and height in pixels and sigmoid scores, without NMS. With NMS inside the output is
-(K, 7): image, x1, y1, x2, y2, score, class. IR version 9, opset 18 to 20.
+(K, 7): image, x1, y1, x2, y2, score, class. A dynamic file takes (B, 3, H, W), H and W multiples
+of 32. IR version 9, opset 18 to 20.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ NMS_IOU = 0.6
 """As `rstinynet predict` has it."""
 NMS_MOST = 1500
 """Most objects of a class on an image with NMS inside."""
+_RECORDED = ((64, 96), (96, 160))
+"""Heights and widths that a graph of any size is recorded with: each side has its own factors."""
 
 
 def deepness_conf(metadata: WeightsMetadata) -> float:
@@ -59,11 +62,13 @@ def build_onnx(
     opset: int = DEFAULT_OPSET,
     half: bool = False,
     nms: bool = False,
+    dynamic: bool = False,
 ) -> onnx.ModelProto:
     """The graph of `model` (fused here) for a square input of `imgsz` pixels.
 
-    `half` computes the network in float16; input, decoding and output stay float32. Raises
-    ExportError for another opset or size than can be.
+    A `dynamic` one takes any height and width; `imgsz` is then the side of its tiles only. `half`
+    computes the network in float16; input, decoding and output stay float32. Raises ExportError for
+    another opset or size than can be.
     """
     checked_size(imgsz)
     if opset not in OPSETS:
@@ -71,23 +76,30 @@ def build_onnx(
     fused = model.deployed().cpu()
     graph = Graph(half=half)
     entry = graph.cast(INPUT, TensorProto.FLOAT16) if half else INPUT
-    x = torch.zeros(1, 3, imgsz, imgsz)
-    outputs, name_of = record(fused, x, graph, input_name=entry)
+    x, other = (torch.zeros(1, 3, *size) for size in _RECORDED)
+    if not dynamic:
+        x, other = torch.zeros(1, 3, imgsz, imgsz), None
+    outputs, recorder = record(fused, x, graph, input_name=entry, other=other)
     maps: list[torch.Tensor] = outputs.main
-    names = [name_of(level) for level in maps]
+    names = [recorder.of(level) for level in maps]
     graph.half = False
     if half:
         names = [graph.cast(name, TensorProto.FLOAT) for name in names]
-    output = _decode(graph, names, maps, fused)
-    shape: list[str | int] = ["batch", 4 + fused.num_classes, _count(maps)]
+    grid = _computed_grid(graph, names, fused.strides) if dynamic else _grid(graph, maps, fused)
+    output = _decode(graph, names, grid, fused)
+    count: str | int = "anchors" if dynamic else _count(maps)
+    shape: list[str | int] = ["batch", 4 + fused.num_classes, count]
     if nms:
-        output, shape = _suppress(graph, output, fused.num_classes, imgsz), ["objects", 7]
+        height, width = recorder.sizes.sides() if dynamic else [graph.constant([imgsz])] * 2
+        output = _suppress(graph, output, fused.num_classes, sides=[width, height])
+        shape = ["objects", 7]
+    sides: list[str | int] = ["height", "width"] if dynamic else [imgsz, imgsz]
     graph.nodes.append(helper.make_node("Identity", [output], [OUTPUT], name="output"))
     made = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "rstinynet",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", 3, imgsz, imgsz])],
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", 3, *sides])],
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape)],
             initializer=graph.constants,
         ),
@@ -95,7 +107,11 @@ def build_onnx(
         ir_version=IR_VERSION,
         producer_name="rstinynet",
     )
-    describe(made, metadata, imgsz=imgsz, stride=max(fused.strides), nms=nms)
+    properties = describe(metadata, imgsz=imgsz, stride=max(fused.strides))
+    if not (nms or dynamic):
+        # Deepness knows neither.
+        properties |= describe_to_deepness(metadata, imgsz=imgsz)
+    helper.set_model_props(made, properties)
     onnx.checker.check_model(made)
     return made
 
@@ -105,14 +121,10 @@ def own_metadata(metadata: WeightsMetadata, *, imgsz: int) -> WeightsMetadata:
     return metadata.model_copy(update={"imgsz": max(32, int(imgsz / metadata.scale))})
 
 
-def describe(
-    made: onnx.ModelProto, metadata: WeightsMetadata, *, imgsz: int, stride: int, nms: bool
-) -> None:
-    """Write our metadata, Ultralytics' keys, and Deepness's (each value JSON)."""
-    own = own_metadata(metadata, imgsz=imgsz)
-    names = {str(i): name for i, name in enumerate(metadata.names)}
-    properties = {
-        METADATA_KEY: own.model_dump_json(),
+def describe(metadata: WeightsMetadata, *, imgsz: int, stride: int) -> dict[str, str]:
+    """Our metadata and Ultralytics' keys."""
+    return {
+        METADATA_KEY: own_metadata(metadata, imgsz=imgsz).model_dump_json(),
         "names": str(dict(enumerate(metadata.names))),
         "stride": str(stride),
         "task": "detect",
@@ -120,24 +132,26 @@ def describe(
         "batch": "1",
         "channels": "3",
     }
-    if not nms:
-        deepness: dict[str, object] = {
-            "model_type": "Detector",
-            "class_names": names,
-            "det_type": "YOLO_Ultralytics",
-            "det_conf": deepness_conf(metadata),
-            "det_iou_thresh": NMS_IOU,
-            "tile_size": imgsz,
-            "tiles_overlap": 10,
-            "standardization_mean": [0.0, 0.0, 0.0],
-            "standardization_std": [1.0, 1.0, 1.0],
-        }
-        if metadata.gsd_m is not None:
-            # The plugin resamples the map to this many centimetres a pixel of the model's input.
-            metres = sum(metadata.gsd_m) / 2 / metadata.scale
-            deepness["resolution"] = round(100 * metres, 2)
-        properties |= {key: json.dumps(value) for key, value in deepness.items()}
-    helper.set_model_props(made, properties)
+
+
+def describe_to_deepness(metadata: WeightsMetadata, *, imgsz: int) -> dict[str, str]:
+    """Deepness's keys, each value JSON."""
+    deepness: dict[str, object] = {
+        "model_type": "Detector",
+        "class_names": {str(i): name for i, name in enumerate(metadata.names)},
+        "det_type": "YOLO_Ultralytics",
+        "det_conf": deepness_conf(metadata),
+        "det_iou_thresh": NMS_IOU,
+        "tile_size": imgsz,
+        "tiles_overlap": 10,
+        "standardization_mean": [0.0, 0.0, 0.0],
+        "standardization_std": [1.0, 1.0, 1.0],
+    }
+    if metadata.gsd_m is not None:
+        # The plugin resamples the map to this many centimetres a pixel of the model's input.
+        metres = sum(metadata.gsd_m) / 2 / metadata.scale
+        deepness["resolution"] = round(100 * metres, 2)
+    return {key: json.dumps(value) for key, value in deepness.items()}
 
 
 def write_onnx(path: Path, made: onnx.ModelProto) -> None:
@@ -149,12 +163,49 @@ def _count(maps: list[torch.Tensor]) -> int:
     return sum(level.shape[2] * level.shape[3] for level in maps)
 
 
-def _decode(graph: Graph, names: list[str], maps: list[torch.Tensor], model: DetectorModel) -> str:
-    """`model.decode.decode` in xywh: (B, 64 + C, H, W) of each level to (B, 4 + C, A)."""
+def _grid(graph: Graph, maps: list[torch.Tensor], model: DetectorModel) -> tuple[str, str]:
+    """Names of the cells' centres (2, A) and of their strides (A,), in pixels."""
     points, steps = anchors(maps, model.strides)
+    return graph.constant(points.T.numpy(), "points"), graph.constant(steps.numpy(), "strides")
+
+
+def _computed_grid(graph: Graph, names: list[str], strides: tuple[int, ...]) -> tuple[str, str]:
+    """`_grid`, computed from the heights and widths of the levels' maps."""
+    points, steps = [], []
+    for name, stride in zip(names, strides, strict=True):
+        sides = graph.add("Shape", [name], start=2, end=4, name="decode/sides_of")
+        step = graph.constant([float(stride)])
+        centres = []
+        for axis, shape in ((1, [1, 1, -1]), (0, [1, -1, 1])):
+            length = graph.add("Gather", [sides, graph.constant(np.int64(axis))], axis=0)
+            ends = [graph.constant(np.int64(end)) for end in (0, 1)]
+            cells = graph.add("Range", [ends[0], length, ends[1]], name="decode/cells")
+            cells = graph.add("Cast", [cells], to=TensorProto.FLOAT, name="decode/cells_as")
+            middle = graph.add("Add", [cells, graph.constant([0.5])], name="decode/middle")
+            middle = graph.add("Mul", [middle, step], name="decode/centre")
+            line = graph.add("Reshape", [middle, graph.constant(shape)], name="decode/line")
+            centres.append(graph.add("Expand", [line, _whole(graph, sides)], name="decode/spread"))
+        grid = graph.add("Concat", centres, axis=0, name="decode/grid")
+        points.append(graph.add("Reshape", [grid, graph.constant([2, -1])], name="decode/points"))
+        count = graph.add("ReduceProd", [sides], keepdims=1, name="decode/count")
+        steps.append(graph.add("Expand", [step, count], name="decode/step"))
+    return (
+        graph.add("Concat", points, axis=1, name="decode/all_points"),
+        graph.add("Concat", steps, axis=0, name="decode/all_steps"),
+    )
+
+
+def _whole(graph: Graph, sides: str) -> str:
+    return graph.add("Concat", [graph.constant([1]), sides], axis=0, name="decode/whole")
+
+
+def _decode(graph: Graph, names: list[str], grid: tuple[str, str], model: DetectorModel) -> str:
+    """`model.decode.decode` in xywh: (B, 64 + C, H, W) of each level to (B, 4 + C, A)."""
+    points, steps = grid
+    features = 4 * REG_MAX + model.num_classes
     flat = [
-        graph.add("Reshape", [name, graph.constant([0, level.shape[1], -1])], name="decode/flat")
-        for name, level in zip(names, maps, strict=True)
+        graph.add("Reshape", [name, graph.constant([0, features, -1])], name="decode/flat")
+        for name in names
     ]
     joined = graph.add("Concat", flat, axis=2, name="decode/levels")
     sizes = graph.constant([4 * REG_MAX, model.num_classes])
@@ -166,18 +217,18 @@ def _decode(graph: Graph, names: list[str], maps: list[torch.Tensor], model: Det
     sides = graph.add(
         "ReduceSum", [weighted, graph.constant([2])], keepdims=0, name="decode/expectation"
     )
-    scaled = graph.add("Mul", [sides, graph.constant(steps.numpy(), "strides")], name="decode/px")
+    scaled = graph.add("Mul", [sides, steps], name="decode/px")
     halves = graph.constant([2, 2])
     low, high = graph.add_many("Split", [scaled, halves], 2, axis=1, name="decode/sides")
     middle = graph.add("Sub", [high, low], name="decode/offset")
     middle = graph.add("Mul", [middle, graph.constant([0.5])], name="decode/half")
-    middle = graph.add("Add", [middle, graph.constant(points.T.numpy(), "points")])
+    middle = graph.add("Add", [middle, points], name="decode/placed")
     size = graph.add("Add", [low, high], name="decode/size")
     scores = graph.add("Sigmoid", [classes], name="decode/scores")
     return graph.add("Concat", [middle, size, scores], axis=1, name="decode/output")
 
 
-def _suppress(graph: Graph, output: str, classes: int, side: int) -> str:
+def _suppress(graph: Graph, output: str, classes: int, *, sides: list[str]) -> str:
     """Greedy NMS by class inside the graph: (B, 4 + C, A) to (K, 7)."""
     parts = graph.constant([4, classes])
     xywh, scores = graph.add_many("Split", [output, parts], 2, axis=1, name="nms/split")
@@ -192,8 +243,9 @@ def _suppress(graph: Graph, output: str, classes: int, side: int) -> str:
         name="nms/corners",
     )
     # Cut to the image first, as the detector does: it changes what overlaps.
-    limits = [graph.constant(np.asarray(limit, np.float32)) for limit in (0, side)]
-    corners = graph.add("Clip", [corners, *limits], name="nms/cut")
+    limits = graph.cast(graph.add("Concat", sides * 2, axis=0), TensorProto.FLOAT)
+    corners = graph.add("Max", [corners, graph.constant([0.0])], name="nms/cut_low")
+    corners = graph.add("Min", [corners, limits], name="nms/cut")
     chosen = graph.add(
         "NonMaxSuppression",
         [

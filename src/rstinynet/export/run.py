@@ -32,6 +32,8 @@ class ExportSettings:
     format: Format = "onnx"
     imgsz: int | None = None
     """Side of the input; None: of the weights' tiles as the model sees them."""
+    dynamic: bool = False
+    """Any height and width; `imgsz` is then what scenes are cut to."""
     opset: int = onnx_file.DEFAULT_OPSET
     half: bool = False
     calibrate: Path | None = None
@@ -57,6 +59,11 @@ class ExportSettings:
             raise ExportError(
                 "the format torch-export is float32 without NMS: leave out --half, --int8 and "
                 "--nms, or give --format onnx"
+            )
+        if self.format == "torch-export" and self.dynamic:
+            raise ExportError(
+                "the format torch-export has one size: leave out --dynamic, or give --format onnx "
+                "or openvino"
             )
         if self.imgsz is not None:
             onnx_file.checked_size(self.imgsz)
@@ -131,6 +138,7 @@ def _write(
         opset=settings.opset,
         half=settings.half and settings.format == "onnx",
         nms=settings.nms,
+        dynamic=settings.dynamic,
     )
     whole: Any = made if settings.format == "onnx" else openvino_file.to_openvino(made)
     if settings.calibrate is not None:
@@ -160,6 +168,7 @@ def _checked(
         "opset": None if settings.format == "torch-export" else settings.opset,
         "precision": settings.precision,
         "nms": settings.nms,
+        "dynamic": settings.dynamic,
         "accurate": settings.accurate,
         "kept_in_float": list(settings.keep_float),
         "bytes": beside.stat().st_size
@@ -167,7 +176,13 @@ def _checked(
     }
     detector = Detector.load(beside, device="cpu")
     if settings.nms:
-        return report | {"compared": _compare_objects(detector, source, side)}
+        trials = [_trials(side)["a real image"]]
+        if settings.dynamic:
+            trials.append(trials[0][:, :, : _other_side(side)])
+        found = [_compare_objects(detector, source, x) for x in trials]
+        return report | {
+            "compared": {name: sum(one[name] for one in found) for name in found[0]},
+        }
     fused = model.deployed()
     return report | {
         "compared": {
@@ -177,25 +192,36 @@ def _checked(
                 precision=settings.precision,
                 where=f"{path} on {name}",
             )
-            for name, x in _trials(side).items()
+            for name, x in _trials(side, dynamic=settings.dynamic).items()
         },
     }
 
 
-def _trials(side: int) -> dict[str, Float32Array]:
-    """A piece of the scene that ships with the package, and noise, two images each."""
+def _trials(side: int, *, dynamic: bool = False) -> dict[str, Float32Array]:
+    """A piece of the scene that ships with the package, and noise, two images each.
+
+    For a model of any size also a part of the piece, wider than high, and noise that is higher.
+    """
     with resources.as_file(resources.files("rstinynet") / "samples" / "vegas_pan.tif") as scene:
         image = read_rgb(scene)
     real = check.inputs([image, image[::-1, ::-1]], imgsz=side)
-    noise = np.random.default_rng(0).random((2, 3, side, side), np.float32)
-    return {"a real image": real, "random values": noise}
+    rng = np.random.default_rng(0)
+    trials = {"a real image": real, "random values": rng.random((2, 3, side, side), np.float32)}
+    if dynamic:
+        other = _other_side(side)
+        trials[f"{side} x {other} px"] = np.ascontiguousarray(real[:, :, :other])
+        trials[f"{other} x {side + 32} px"] = rng.random((1, 3, side + 32, other), np.float32)
+    return trials
+
+
+def _other_side(side: int) -> int:
+    return max(1, side // 64) * 32
 
 
 def _compare_objects(
-    detector: Detector, source: tuple[DetectorModel, WeightsMetadata], side: int
-) -> dict[str, Any]:
-    """With NMS inside: the objects found in a real image, by both."""
-    x = _trials(side)["a real image"]
+    detector: Detector, source: tuple[DetectorModel, WeightsMetadata], x: Float32Array
+) -> dict[str, int]:
+    """With NMS inside: the objects found in the first of the images, by both."""
     image = np.ascontiguousarray((x[0] * 255).round().astype(np.uint8).transpose(1, 2, 0))
     iou = onnx_file.NMS_IOU
     wanted = Detector(source[0], source[1], device="cpu").detect(image, conf=0.1, iou=iou)
@@ -217,7 +243,7 @@ def _ap(
 ) -> dict[str, float]:
     squared = TorchBackend(source[0], device="cpu")
     # The same square for both, so that only the runtime differs.
-    squared.side = side
+    squared.side = None if settings.dynamic else side
     exported = Detector.load(beside, device="cpu")
     before = check.average_precision(Detector(squared, exported.metadata), labelled)
     after = check.average_precision(exported, labelled)
