@@ -21,7 +21,7 @@ from rstinynet.cli.count import summary as summary_of_counts
 from rstinynet.cli.outcome import Outcome, one_sources_errors
 from rstinynet.cli.running import BATCH, DEVICE, PRECISION, PROVIDERS, THREADS, runtime_options
 from rstinynet.cli.shown import crs_name, line, listed, notes_of, numbers, progress_bar
-from rstinynet.errors import UsageError
+from rstinynet.errors import ExportError, UsageError
 
 if TYPE_CHECKING:
     from rstinynet.scenes.counting import Counting
@@ -247,6 +247,8 @@ def predict(
             except KeyboardInterrupt as stop:
                 console.print(escape(str(stop)), soft_wrap=True)
                 raise
+            except ExportError:
+                raise  # the model's: every other source would meet it too
             except one_sources_errors() as error:
                 if whole is not None and whole.broken:
                     raise

@@ -138,7 +138,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def record(
-    model: nn.Module, x: Tensor, graph: Graph, *, input_name: str, other: Tensor | None = None
+    model: nn.Module, x: Tensor, other: Tensor | None = None, *, graph: Graph, input_name: str
 ) -> tuple[Any, Recorder]:
     """Run `model(x)` once, adding it to `graph`; its outputs, and the recorder, which names them.
 

@@ -76,10 +76,8 @@ def build_onnx(
     fused = model.deployed().cpu()
     graph = Graph(half=half)
     entry = graph.cast(INPUT, TensorProto.FLOAT16) if half else INPUT
-    x, other = (torch.zeros(1, 3, *size) for size in _RECORDED)
-    if not dynamic:
-        x, other = torch.zeros(1, 3, imgsz, imgsz), None
-    outputs, recorder = record(fused, x, graph, input_name=entry, other=other)
+    inputs = [torch.zeros(1, 3, *size) for size in (_RECORDED if dynamic else [(imgsz, imgsz)])]
+    outputs, recorder = record(fused, *inputs, graph=graph, input_name=entry)
     maps: list[torch.Tensor] = outputs.main
     names = [recorder.of(level) for level in maps]
     graph.half = False
@@ -177,8 +175,8 @@ def _computed_grid(graph: Graph, names: list[str], strides: tuple[int, ...]) -> 
         step = graph.constant([float(stride)])
         centres = []
         for axis, shape in ((1, [1, 1, -1]), (0, [1, -1, 1])):
-            length = graph.add("Gather", [sides, graph.constant(np.int64(axis))], axis=0)
-            ends = [graph.constant(np.int64(end)) for end in (0, 1)]
+            length = graph.add("Gather", [sides, graph.constant(np.asarray(axis))], axis=0)
+            ends = [graph.constant(np.asarray(end)) for end in (0, 1)]
             cells = graph.add("Range", [ends[0], length, ends[1]], name="decode/cells")
             cells = graph.add("Cast", [cells], to=TensorProto.FLOAT, name="decode/cells_as")
             middle = graph.add("Add", [cells, graph.constant([0.5])], name="decode/middle")

@@ -199,7 +199,7 @@ class Sizes:
 
     def _places(self, length: Size) -> str:
         """0, 1, ..., length - 1."""
-        ends = [self._graph.constant(np.int64(0)), self._graph.constant(np.int64(1))]
+        ends = [self._graph.constant(np.asarray(0)), self._graph.constant(np.asarray(1))]
         last = self._add("Squeeze", [self._length(length)])
         return self._add("Range", [ends[0], last, ends[1]])
 

@@ -140,10 +140,15 @@ def _of_rows(rows_K6: Float32Array, conf: float) -> Detections:
 
 
 def checked_sides(shape: Sequence[int | None], *, origin: str) -> int | None:
-    """The fixed side of an input (B, 3, S, S), or None where H and W are free."""
+    """The fixed side of an input (B, 3, S, S), or None where H and W are free.
+
+    ExportError for another input, or a side that is no multiple of 32; `origin` names the file.
+    """
     if len(shape) != 4 or shape[1] not in (3, None) or shape[2] != shape[3]:
         raise ExportError(
             f"{origin}: the input must be (B, 3, S, S), not {tuple(shape)}: export the model with "
             "`rstinynet export`"
         )
+    if shape[2] is not None and shape[2] % 32:
+        raise ExportError(f"{origin}: the side of the input must be a multiple of 32: {shape[2]}")
     return shape[2]
