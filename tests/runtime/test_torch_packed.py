@@ -92,6 +92,10 @@ def test_bfloat16_is_no_further_from_float32_than_before(model):
     assert 0 < errors[1] < 1.1 * errors[0]
 
 
+def test_a_model_without_weights_runs_as_it_is():
+    assert not can_pack(nn.Identity())
+
+
 def test_without_the_operators_the_model_runs_as_it_is(model, monkeypatch):
     monkeypatch.setattr(torch_packed, "_OPERATORS", ("_is_not_there",))
     backend = TorchBackend(model, device="cpu")

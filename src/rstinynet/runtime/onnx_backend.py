@@ -41,8 +41,9 @@ class OnnxBackend(ExportedBackend):
         providers = _providers(runtime, device, options)
         settings = runtime.SessionOptions()
         settings.log_severity_level = 3
-        # Threads that spin while they wait take the cores from whoever shares them.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads spin between the layers of a pass, or each wake costs a third of a small model's
+        # time; between passes they would take the cores from whoever shares them.
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         try:

@@ -52,9 +52,9 @@ class PackedConv2d(nn.Conv2d):
 
 def can_pack(model: nn.Module) -> bool:
     """Whether this torch and the model's device and numbers allow it."""
-    first = next(model.parameters())
+    first = next(model.parameters(), None)
     there = all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
-    if first.device.type != "cpu" or not there:
+    if first is None or first.device.type != "cpu" or not there:
         return False
     if first.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
