@@ -127,6 +127,9 @@ def test_a_validation_not_yet_made_is_foretold_from_two_groups(job, monkeypatch)
     assert looked_at == [2, 2, 6]
     assert outcome.val_time(model) == pytest.approx(32)
     assert len(looked_at) == 3
+    # A validation of a part is not taken to cost its 2 s for every part.
+    outcome.measure(model, "", images=6)
+    assert outcome.val_time(model) == pytest.approx(32)
     outcome._val_set = replace(labelled, images=labelled.images[:1])
     outcome.val_seconds = None
     assert outcome.val_time(model) == pytest.approx(2.5)

@@ -109,4 +109,5 @@ def test_a_time_limit_leaves_room_for_the_validations_at_its_end():
     assert limit(20.0, max_minutes=None) is None
     assert limit(20.0) == pytest.approx(600 - 1.2 * 2 * 20 - 3)
     assert limit(20.0, val_images=5) == pytest.approx(600 - 1.2 * 3 * 20 - 3)
+    assert limit(20.0, compare_unaveraged=False) == pytest.approx(600 - 1.2 * 20 - 3)
     assert limit(1000.0) == pytest.approx(60)

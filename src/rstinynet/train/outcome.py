@@ -48,6 +48,8 @@ class Outcome:
         """The epoch in which that value last rose."""
         self.val_seconds: float | None = None
         """Seconds that validation on all images takes, once measured."""
+        self.val_fixed = 0.0
+        """Those of them that do not grow with the images, where they have been told apart."""
 
     def inputs(self) -> dict[str, Any]:
         """What the run is made from, besides its settings and this code."""
@@ -67,7 +69,8 @@ class Outcome:
         measured, seconds = self._timed(model, budget, images)
         whole = len(self._val_set)
         share = min(images or whole, whole) / max(whole, 1)
-        self.val_seconds = seconds / max(share, 1e-9)
+        growing = max(0.0, seconds - self.val_fixed)
+        self.val_seconds = self.val_fixed + growing / max(share, 1e-9)
         return measured
 
     def val_time(self, model: DetectorModel) -> float:
@@ -86,6 +89,7 @@ class Outcome:
             # The first time is longer by what is imported and compiled then.
             _, base, longer = (self._timed(model, "", n)[1] for n in (few, few, more))
             each = max(0.0, longer - base) / max(more - few, 1)
+            self.val_fixed = max(0.0, base - each * few)
             self.val_seconds = base + each * (whole - few)
         return self.val_seconds
 
@@ -217,6 +221,7 @@ class Outcome:
             "best_metrics": self.best_metrics,
             "risen": self.risen,
             "val_seconds": self.val_seconds,
+            "val_fixed": self.val_fixed,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -226,6 +231,7 @@ class Outcome:
         self.best_metrics = dict(state["best_metrics"])
         self.risen = state["risen"]
         self.val_seconds = state["val_seconds"]
+        self.val_fixed = state.get("val_fixed", 0.0)  # runs begun earlier lack it
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

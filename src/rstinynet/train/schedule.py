@@ -31,7 +31,9 @@ def limit_s(recipe: Recipe, *, batch_s: float, images: int, val_s: float) -> flo
     area = images * recipe.imgsz**2
     # A forward pass is about a third of a training step; a half leaves some room.
     seconds_a_pixel = 0.5 * batch_s / area
-    passes = 2 + (recipe.norm_batches > 0) + (recipe.val_images is not None)
+    # The last epoch's, and that of each candidate and of the best on all images.
+    candidates = recipe.compare_unaveraged + (recipe.norm_batches > 0)
+    passes = 1 + candidates + (recipe.val_images is not None)
     end = passes * val_s + recipe.norm_batches * area * seconds_a_pixel
     whole = recipe.max_minutes * 60
     return max(whole - 1.2 * end - 3, 0.1 * whole)
