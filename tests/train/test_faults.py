@@ -18,6 +18,7 @@ from rstinynet.model.weights import load_weights
 from rstinynet.train import batches, checkpoint
 from rstinynet.train.batches import Batches
 from rstinynet.train.faults import NotFiniteError, saving
+from rstinynet.train.folder import RunFolder
 from rstinynet.train.job import Job
 from rstinynet.train.learner import Learner
 from rstinynet.train.loop import Trainer, resume, train
@@ -190,8 +191,49 @@ def test_batches_without_a_number_can_be_skipped_and_are_counted(job, monkeypatc
 def test_too_many_such_batches_in_a_row_stop_the_run(job, monkeypatch):
     poison(monkeypatch, iterations=range(1, 100))
     recipe = replace(job.recipe, nonfinite="skip", nonfinite_limit=2)
-    with pytest.raises(NotFiniteError, match=r"iteration 3\).*2 in a row were"):
+    with pytest.raises(NotFiniteError, match=r"iteration 3\).*2 in a row were") as caught:
         train(replace(job, recipe=recipe))
+    # What is advised is not what was done already.
+    assert "nonfinite=skip" not in str(caught.value)
+    assert f"--resume {job.out} --set nonfinite_limit=" in str(caught.value)
+
+
+def test_a_gradient_that_is_no_number_leaves_weights_and_statistics(job):
+    trainer = Trainer(job)
+    learner = trainer.learner
+    next(learner.model.parameters()).register_hook(lambda gradient: gradient * torch.inf)
+    batch = trainer.batches.make(0, mosaic=False)
+    learner.hold_backbone(False)
+    before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    learner.learn(batch)
+    with pytest.raises(NotFiniteError, match="gradient"):
+        learner.update(batch)
+    for name, tensor in learner.model.state_dict().items():
+        if tensor.is_floating_point():
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_a_bad_image_before_the_first_update_keeps_the_run(job):
+    changes = {"nominal_batch": 8, "warmup_iterations": 0, "save_minutes": 5.0}
+    trainer = Trainer(replace(job, recipe=replace(job.recipe, **changes)))
+    later = trainer.batches.make(1, mosaic=False).ids[0]
+    path = next(image.path for image in trainer.train_set.images if image.id == later)
+    trainer = Trainer(trainer.job)  # which has read no image yet
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(DataError, match="The run is kept"):
+        trainer.run()
+    path.write_bytes(content)
+    assert resume(job.out)["iterations"] == 6
+
+
+def test_full_disk_at_the_first_words_says_how_to_go_on(job, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "write_assignment", full)
+    with pytest.raises(RSTinyNetError, match="make room"):
+        train(job)
 
 
 def test_a_resumed_run_may_change_its_policies_only(job, capsys):

@@ -49,10 +49,14 @@ def bad_image(error: DataError, run: Path) -> DataError:
     )
 
 
-def not_finite(fault: str, run: Path, skipped: int) -> NotFiniteError:
-    """The error of a batch, with how to go on; so many before it were `skipped`."""
-    before = f" ({skipped} in a row were)" if skipped else ""
+def not_finite(fault: str, run: Path, *, limit: int | None) -> NotFiniteError:
+    """The error of a batch, with how to go on; `limit` in a row were skipped, None: none may be."""
+    remedy = "to leave such batches out"
+    change = "nonfinite=skip"
+    if limit is not None:
+        remedy = f"{limit} in a row were left out, and to leave out more"
+        change = f"nonfinite_limit={2 * limit + 10}"
     return NotFiniteError(
-        f"{fault}. The weights before it are saved; to leave such batches out: "
-        f"rstinynet train --resume {run} --set nonfinite=skip{before}"
+        f"{fault}. The weights before it are saved; {remedy}: "
+        f"rstinynet train --resume {run} --set {change}"
     )

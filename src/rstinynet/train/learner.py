@@ -105,7 +105,7 @@ class Learner:
             own = torch.stack([total.detach(), losses.box, losses.cls, losses.dfl])
             values: list[float] = self.ranks.total(own).tolist()
             if not all(map(math.isfinite, values)):
-                torch._foreach_copy_(self._buffers, self._buffers_before)
+                self._forget_statistics()
                 bad = not bool(own.isfinite().all())
                 raise self._not_finite("loss", batch.ids if bad else [])
             # DDP takes the mean over the processes where the sum is meant.
@@ -123,6 +123,7 @@ class Learner:
         # With a loss scaler, gradients that overflow are expected now and then, and are skipped.
         if not self._scaler.is_enabled() and not math.isfinite(float(norm)):
             self.forget()
+            self._forget_statistics()
             raise self._not_finite("gradient", batch.ids)
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -133,6 +134,10 @@ class Learner:
         """Drop the gradients that wait for an update."""
         self.optimizer.zero_grad(set_to_none=True)
         self.unsummed = 0
+
+    def _forget_statistics(self) -> None:
+        """Undo what the last forward pass has done to the norms' statistics."""
+        torch._foreach_copy_(self._buffers, self._buffers_before)
 
     def plain(self) -> DetectorModel:
         """The model in training as it would be on one process; itself where there is one."""

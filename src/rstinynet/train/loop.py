@@ -166,6 +166,9 @@ class Trainer:
         try:
             iteration, batch = next(stream)
         except DataError as error:
+            if not checkpoint.last_path(self.job.out).exists():
+                # Rather without the gradients that wait for their update than not at all.
+                self.learner.forget()
             if not self.learner.unsummed:
                 self._save()
             raise faults.bad_image(error, self.job.out) from error
@@ -224,7 +227,8 @@ class Trainer:
         if self.ranks.leads:
             with saving(self.job.out):
                 self.outcome.write(self.learner.ema.module, self._budget())
-        raise faults.not_finite(f"{where}: {error}", self.job.out, self.skipped_in_a_row) from error
+        limit = self.recipe.nonfinite_limit if self.recipe.nonfinite == "skip" else None
+        raise faults.not_finite(f"{where}: {error}", self.job.out, limit=limit) from error
 
     def _hold_backbone(self) -> None:
         frozen = schedule.backbone_is_frozen(
@@ -328,7 +332,8 @@ class Trainer:
         found = report.coverage(self.train_set, self.recipe, strides=self.learner.model.strides)
         self.say.line(report.in_words(found))
         if self.ranks.leads:
-            self.outcome.folder.write_assignment(found)
+            with saving(self.job.out):
+                self.outcome.folder.write_assignment(found)
 
     def _log(self) -> None:
         now = time.monotonic()
