@@ -67,3 +67,17 @@ def scores(data, ranks):
     labelled = open_split(Path(data), "val")
     with mock.patch.object(validation, "Detector", BrightSpots):
         return validation.validate(None, None, labelled, device="cpu", batch=2, ranks=ranks)
+
+
+def averages(data, ranks):
+    """(processes, statistics) of the averaged model where each has norms of its own."""
+    recipe = with_overrides(short(), {"imgsz": 64, "batch": 5, "amp": False, "sync_norms": False})
+    torch.manual_seed(0)
+    learner = Learner(build("yolo11n", 2), recipe, torch.device("cpu"), ranks=ranks)
+    learner.hold_backbone(False)
+    with Batches(open_split(Path(data), "train"), recipe, ranks=ranks) as batches:
+        batch = batches.make(0, mosaic=True)
+        learner.learn(batch, images=batches.batch)
+        learner.update(batch)
+    own = [each.flatten() for each in learner.ema.module.buffers() if each.is_floating_point()]
+    return torch.from_numpy(ranks.rows(torch.cat(own).double().numpy()[None]))

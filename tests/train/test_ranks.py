@@ -53,7 +53,8 @@ try:
         elif arguments["model"] == "work":
             ranks = Ranks(int(os.environ["RANK"]), 2)
             work = runpy.run_path(arguments["out"])
-            found = [work[part](arguments["data"], ranks) for part in ("steps", "scores")]
+            parts = ("steps", "scores", "averages")
+            found = [work[part](arguments["data"], ranks) for part in parts]
             if ranks.leads:
                 torch.save(found, sys.argv[2])
         else:
@@ -191,7 +192,7 @@ def both(data, recipe, tmp_path_factory):
 
 
 def test_two_processes_have_the_losses_and_weights_of_one(both, data):
-    (losses, state), _ = torch.load(both[0] / "found.pt")
+    (losses, state), *_ = torch.load(both[0] / "found.pt")
     expected, weights = runpy.run_path(str(WORK))["steps"](data, Ranks())
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert max(box for _, box, _, _ in expected) > 0
@@ -200,10 +201,15 @@ def test_two_processes_have_the_losses_and_weights_of_one(both, data):
 
 
 def test_two_processes_measure_what_one_does(both, data):
-    _, measured = torch.load(both[0] / "found.pt")
+    _, measured, _ = torch.load(both[0] / "found.pt")
     assert measured == runpy.run_path(str(WORK))["scores"](data, Ranks())
     assert 0 < measured["ap"] < 1
     assert measured["images"] == 5
+
+
+def test_norms_of_their_own_leave_one_averaged_model(both):
+    *_, (lead, other) = torch.load(both[0] / "found.pt")
+    torch.testing.assert_close(other, lead, rtol=0, atol=0)
 
 
 def test_a_whole_run_of_two_processes_is_that_of_one(both):

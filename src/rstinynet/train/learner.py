@@ -128,6 +128,9 @@ class Learner:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.forget()
+        if not self.recipe.sync_norms:
+            # Every process has statistics of its own share; what they average must be one model.
+            self.ranks.copy_from_lead(self._buffers)
         self.ema.update(self.model)
 
     def forget(self) -> None:

@@ -183,7 +183,7 @@ class Outcome:
             saved, metadata = load_weights(self.folder.best)
             best.load_state_dict(saved.state_dict())
             made_in = metadata.budget
-        self.ranks.copy_from_lead(best)
+        self.ranks.copy_from_lead(best.state_dict().values())
         return best, str(self.ranks.from_lead(made_in))
 
     def _take(self, model: DetectorModel, budget: str, measured: Measured) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch import distributed as dist
 
 from rstinynet.errors import RSTinyNetError, UsageError
@@ -55,11 +55,19 @@ class Ranks:
         dist.all_reduce(x)
         return x
 
-    def copy_from_lead(self, model: nn.Module) -> None:
-        """Overwrite parameters and buffers of `model` with the lead's."""
-        if self.world > 1:
-            for tensor in model.state_dict().values():
-                dist.broadcast(tensor, 0)
+    def copy_from_lead(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite `tensors`, all of one device, with the lead's."""
+        if self.world == 1:
+            return
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_type.setdefault(tensor.dtype, []).append(tensor.detach())
+        # One message for all of a type: there are hundreds, most of them short.
+        for own in by_type.values():
+            whole = torch.cat([tensor.reshape(-1) for tensor in own])
+            dist.broadcast(whole, 0)
+            for tensor, part in zip(own, torch.split(whole, [t.numel() for t in own]), strict=True):
+                tensor.copy_(part.view(tensor.shape))
 
     def from_lead(self, value: Any) -> Any:
         """The lead's `value`, which JSON can write; what the others give is not read."""
