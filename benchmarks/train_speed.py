@@ -98,7 +98,7 @@ def measure_ours(spec: dict[str, Any]) -> dict[str, float]:
     )
     trainer.ends, trainer.last = [], spec["warm"] + spec["count"]
     # Epochs end without a file, as they do on the other side.
-    trainer._end_epoch = lambda: trainer.outcome.add({"iteration": trainer.iteration})  # type: ignore[method-assign]
+    trainer._end_epoch = lambda: trainer.outcome.add({"iteration": trainer.clock.iteration})  # type: ignore[method-assign]
     with contextlib.suppress(EnoughError):
         trainer.run()
     return result(trainer.ends, spec)

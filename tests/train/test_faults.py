@@ -74,10 +74,9 @@ def poison(monkeypatch, *, iterations):
 
 def test_full_disk_while_saving_keeps_what_was_saved(job):
     trainer = Trainer(job)
-    trainer.iteration = 1
-    trainer.started = 0.0
+    trainer.clock.iteration = 1
     trainer._save()
-    trainer.iteration = 2
+    trainer.clock.iteration = 2
     with little_room(200_000), pytest.raises(RSTinyNetError, match="make room") as caught:
         trainer._save()
     assert caught.value.exit_code == 1

@@ -13,6 +13,7 @@ import torch
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import DataError, RSTinyNetError, UsageError
 from rstinynet.model.weights import read_metadata
+from rstinynet.train import clock as clock_module
 from rstinynet.train import loop, norms, outcome
 from rstinynet.train.batches import Batches
 from rstinynet.train.job import Job
@@ -86,7 +87,7 @@ def test_time_limit_brings_the_schedule_to_its_end(job, tmp_path, monkeypatch):
         return learn(self, *args, **kwargs)
 
     monkeypatch.setattr(Learner, "learn", half_a_second)
-    for module in (loop, outcome):
+    for module in (loop, outcome, clock_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     recipe = replace(job.recipe, epochs=1000, max_minutes=0.1, warmup_iterations=0)
     metrics = train(replace(job, out=tmp_path / "run", recipe=recipe))
@@ -102,7 +103,7 @@ def test_opening_line_says_how_long_mosaics_are_made(job):
     without = with_overrides(job.recipe, {"mosaic_prob": 0})
     trainer = Trainer(replace(job, recipe=without))
     assert "mosaic off throughout" in trainer._opening()
-    assert not trainer._mosaic(0)
+    assert not trainer.clock.mosaic(0)
 
 
 def test_loss_that_is_not_finite_names_its_images(job, tmp_path):

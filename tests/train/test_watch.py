@@ -44,7 +44,7 @@ def run(job):
     learn = trainer.learner.learn
 
     def stopping(batch, **options):
-        trainer.stop.asked = trainer.iteration == 2
+        trainer.stop.asked = trainer.clock.iteration == 2
         return learn(batch, **options)
 
     trainer.learner.learn = stopping

@@ -1,13 +1,12 @@
 """The training loop: batches in, weights out, stoppable at any batch.
 
-The clock is `iteration`, the number of batches seen. Together with the saved state it fixes all
-that follows, so a resumed run equals an uninterrupted one (bit for bit on the CPU, unless
-`max_minutes` ties the schedule to the machine's speed).
+The number of batches seen and the saved state fix all that follows, so a resumed run equals an
+uninterrupted one (bit for bit on the CPU, unless `max_minutes` ties the schedule to the machine's
+speed).
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -23,8 +22,9 @@ from rstinynet.errors import DataError
 from rstinynet.evaluate.coco import FIGURES
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
-from rstinynet.train import checkpoint, faults, report, schedule
+from rstinynet.train import checkpoint, faults, report
 from rstinynet.train.batches import Batches
+from rstinynet.train.clock import Clock
 from rstinynet.train.faults import NotFiniteError, saving
 from rstinynet.train.initial import initial_model
 from rstinynet.train.job import Job, TrainingStoppedError
@@ -76,7 +76,7 @@ def resume(
 
 
 class Trainer:
-    """One run's model, optimiser, average and clock."""
+    """One run: its clock, its data, what learns and what comes of it."""
 
     def __init__(
         self, job: Job, state: Mapping[str, Any] | None = None, *, ranks: Ranks = ALONE
@@ -90,9 +90,7 @@ class Trainer:
         draw, silent = self.recipe.pictures, not ranks.leads
         self.watch = Watch(job.out, names=self.recipe.watch, draw=draw, silent=silent)
         self.batches = Batches(self.train_set, self.recipe, device=job.device, ranks=ranks)
-        self.per_epoch = self.batches.per_epoch
-        self.total = self.recipe.epochs * self.per_epoch
-        self.warmup = schedule.warmup_length(self.recipe, self.per_epoch)
+        self.clock = Clock(self.recipe, per_epoch=self.batches.per_epoch)
 
         classes = len(self.train_set.categories)
         if state is None:
@@ -105,66 +103,41 @@ class Trainer:
             model, self.recipe, ranks.device(job.device), class_boxes=boxes, ranks=ranks
         )
 
-        self.iteration = 0
-        self.done = 0.0
         self.tally = Tally()
         self.skipped_in_a_row = 0
         self.rate = 0.0
-        self.elapsed_before = 0.0
         self.stop = StopRequest()
         if state is not None:
             self._restore(state)
-
-    # --- the clock
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds of work on this run, over all its resumptions."""
-        return self.elapsed_before + time.monotonic() - self.started
-
-    def _advance(self) -> None:
-        elapsed_s = self.elapsed_s
-        limit_s = schedule.limit_s(
-            self.recipe,
-            batch_s=elapsed_s / self.iteration,
-            images=self.batches.batch,
-            val_s=self.outcome.val_time(self.learner.ema.module),
-        )
-        now = schedule.progress(
-            iteration=self.iteration, total=self.total, elapsed_s=elapsed_s, limit_s=limit_s
-        )
-        self.done = max(self.done, now)
-
-    def _mosaic(self, iteration: int) -> bool:
-        planned = max(self.done if self.recipe.max_minutes else 0.0, iteration / self.total)
-        return planned < self.recipe.mosaic_share - 1e-9
 
     # --- the run
 
     def run(self) -> dict[str, Any]:
         """Train to the end; the contents of metrics.json."""
-        self.started = self.saved_at = time.monotonic()
-        self.window = (self.started, self.iteration)
+        self.clock.start()
+        self.saved_at = time.monotonic()
+        self.window = (self.saved_at, self.clock.iteration)
         with ExitStack() as stack:
             self.say = stack.enter_context(Reporter(quiet=not self.ranks.leads))
             stack.enter_context(self.stop.listening(patient=self.ranks.world > 1))
             stack.enter_context(self.batches)
             settings = self.job.as_values()
-            stack.enter_context(self.watch.running(settings, iteration=self.iteration))
+            stack.enter_context(self.watch.running(settings, iteration=self.clock.iteration))
             self.say.line(self._opening())
             self._explain()
-            stream = self.batches.stream(self.iteration, self.total, mosaic=self._mosaic)
+            clock = self.clock
+            stream = self.batches.stream(clock.iteration, clock.total, mosaic=clock.mosaic)
             stack.callback(stream.close)  # type: ignore[attr-defined]
             while True:
                 if self._epoch_is_over():
                     self._end_epoch()
-                if self.done >= 1:
+                if clock.done >= 1:
                     return self._finish()
                 self._one(stream)
 
     def _one(self, stream: Iterator[tuple[int, Batch]]) -> None:
         try:
-            iteration, batch = next(stream)
+            _, batch = next(stream)
         except DataError as error:
             if not checkpoint.last_path(self.job.out).exists():
                 # Rather without the gradients that wait for their update than not at all.
@@ -177,19 +150,22 @@ class Trainer:
             self.skipped_in_a_row = 0
         except NotFiniteError as error:
             self._leave_out(error)
-        self.iteration = iteration + 1
-        self._advance()
-        stop, self.done = self.tally.agree(batch, self.ranks, stop=self.stop.asked, done=self.done)
-        self.say.share(self.done)
-        if self.iteration % self.recipe.log_every == 0:
+        clock = self.clock
+        val_s = self.outcome.val_time(self.learner.ema.module)
+        clock.advance(images=self.batches.batch, val_s=val_s)
+        stop, clock.done = self.tally.agree(
+            batch, self.ranks, stop=self.stop.asked, done=clock.done
+        )
+        self.say.share(clock.done)
+        if clock.iteration % self.recipe.log_every == 0:
             self._log()
         if self.learner.unsummed:
-            self.done = min(self.done, 1 - 1e-9)
+            clock.done = min(clock.done, 1 - 1e-9)
             return
         if stop:
             self._save()
             raise TrainingStoppedError(
-                f"stopped after batch {self.iteration} of {self.total}, everything is saved; "
+                f"stopped after batch {clock.iteration} of {clock.total}, everything is saved; "
                 f"continue with: rstinynet train --resume {self.job.out}"
             )
         if time.monotonic() - self.saved_at >= 60 * self.recipe.save_minutes:
@@ -197,17 +173,12 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         self._hold_backbone()
-        limited, optimizer = self.recipe.max_minutes is not None, self.learner.optimizer
-        position = schedule.warmup_position(
-            iteration=self.iteration, warmup=self.warmup, done=self.done, limited=limited
-        )
+        clock, optimizer = self.clock, self.learner.optimizer
         self.rate = set_rates(
-            optimizer, self.recipe, done=self.done, iteration=position, warmup=self.warmup
+            optimizer, self.recipe, done=clock.done, iteration=clock.position, warmup=clock.warmup
         )
-        self.watch.batch(self.iteration, batch, self.train_set.names)
-        summed = schedule.accumulation(self.recipe, iteration=position, warmup=self.warmup)
-        ends = (self.iteration + 1) % self.per_epoch == 0
-        last = self.learner.unsummed + 1 >= summed or ends
+        self.watch.batch(clock.iteration, batch, self.train_set.names)
+        last = self.learner.unsummed + 1 >= clock.summed or clock.ends_epoch
         values = self.learner.learn(batch, images=self.batches.batch, last=last)
         self.tally.add_losses(values)
         if last:
@@ -216,8 +187,8 @@ class Trainer:
     def _leave_out(self, error: NotFiniteError) -> None:
         """Skip the batch, or stop, as the recipe says; what waited for its update goes with it."""
         self.learner.forget()
-        epoch, batch = divmod(self.iteration, self.per_epoch)
-        where = f"epoch {epoch + 1}, batch {batch + 1} (iteration {self.iteration})"
+        epoch, batch = self.clock.place(self.clock.iteration)
+        where = f"epoch {epoch}, batch {batch} (iteration {self.clock.iteration})"
         if self.recipe.nonfinite == "skip" and self.skipped_in_a_row < self.recipe.nonfinite_limit:
             self.skipped_in_a_row += 1
             self.tally.skipped += 1
@@ -231,25 +202,20 @@ class Trainer:
         raise faults.not_finite(f"{where}: {error}", self.job.out, limit=limit) from error
 
     def _hold_backbone(self) -> None:
-        frozen = schedule.backbone_is_frozen(
-            self.recipe, iteration=self.iteration, batches_per_epoch=self.per_epoch, done=self.done
-        )
-        self.learner.hold_backbone(frozen)
+        self.learner.hold_backbone(self.clock.backbone_is_frozen)
 
     # --- between epochs
 
     def _epoch_is_over(self) -> bool:
-        boundary = self.iteration > 0 and self.iteration % self.per_epoch == 0
-        return (boundary or self.done >= 1) and self.outcome.iteration != self.iteration
+        return self.clock.between_epochs and self.outcome.iteration != self.clock.iteration
 
     def _end_epoch(self) -> None:
-        epoch = math.ceil(self.iteration / self.per_epoch)
-        every = self.recipe.val_every
-        due = self.done >= 1 or bool(every and epoch % every == 0)
+        clock, every = self.clock, self.recipe.val_every
+        due = clock.done >= 1 or bool(every and clock.epochs % every == 0)
         row: dict[str, Any] = {
-            "epoch": epoch,
-            "iteration": self.iteration,
-            "minutes": round(self.elapsed_s / 60, 2),
+            "epoch": clock.epochs,
+            "iteration": clock.iteration,
+            "minutes": round(clock.elapsed_s / 60, 2),
             "lr": self.rate,
             **self.tally.row(),
         }
@@ -262,9 +228,9 @@ class Trainer:
             )
         self.outcome.add(row, measured)
         self.tally = Tally()
-        early = self.outcome.out_of_patience if due and self.done < 1 else ""
+        early = self.outcome.out_of_patience if due and clock.done < 1 else ""
         if early:
-            self.done = 1.0
+            clock.done = 1.0
         if due or time.monotonic() - self.saved_at >= min(10.0, 60 * self.recipe.save_minutes):
             # Epochs of a few images would otherwise be all writing.
             with saving(self.job.out):
@@ -282,12 +248,12 @@ class Trainer:
                 self._candidates(),
                 self._budget(),
                 {
-                    "epochs": round(self.iteration / self.per_epoch, 2),
-                    "iterations": self.iteration,
-                    "minutes": round(self.elapsed_s / 60, 2),
+                    "epochs": round(self.clock.iteration / self.clock.per_epoch, 2),
+                    "iterations": self.clock.iteration,
+                    "minutes": round(self.clock.elapsed_s / 60, 2),
                 },
             )
-        self.watch.finish(self.iteration, self.outcome.rows, metrics)
+        self.watch.finish(self.clock.iteration, self.outcome.rows, metrics)
         self.say.line(f"done: val AP {metrics.get('ap')}, weights in {self.outcome.folder.best}")
         return metrics
 
@@ -296,10 +262,11 @@ class Trainer:
         found = {"unaveraged": self.learner.plain()} if self.recipe.compare_unaveraged else {}
         self._hold_backbone()
         if self.recipe.norm_batches:
-            first = max(0, self.iteration - self.recipe.norm_batches) + self.ranks.rank
+            seen = self.clock.iteration
+            first = max(0, seen - self.recipe.norm_batches) + self.ranks.rank
             images = (
                 self.learner.images(self.batches.make(iteration, mosaic=False, whole=True))
-                for iteration in range(first, self.iteration, self.ranks.world)
+                for iteration in range(first, seen, self.ranks.world)
             )
             found["averaged_new_statistics"] = with_new_statistics(
                 self.learner.ema.module, images, like=self.learner.model, ranks=self.ranks
@@ -310,8 +277,8 @@ class Trainer:
 
     def _budget(self) -> str:
         return (
-            f"{self.iteration} batches of {self.batches.batch} in "
-            f"{self.elapsed_s / 60:.0f} minutes on {self.ranks.where(self.job.device)}"
+            f"{self.clock.iteration} batches of {self.batches.batch} in "
+            f"{self.clock.elapsed_s / 60:.0f} minutes on {self.ranks.where(self.job.device)}"
         )
 
     def _opening(self) -> str:
@@ -322,8 +289,8 @@ class Trainer:
             f"{self.job.model}: {parameters / 1e6:.2f} M parameters, "
             f"{len(self.train_set)} training and {len(self.val_set)} validation images, "
             f"{self.recipe.epochs} epochs of "
-            f"{self.per_epoch} batches of {self.batches.batch}, {self.recipe.imgsz} px, "
-            f"{mosaic}, on {self.ranks.where(self.job.device)}, from batch {self.iteration}"
+            f"{self.clock.per_epoch} batches of {self.batches.batch}, {self.recipe.imgsz} px, "
+            f"{mosaic}, on {self.ranks.where(self.job.device)}, from batch {self.clock.iteration}"
         )
 
     def _explain(self) -> None:
@@ -337,24 +304,22 @@ class Trainer:
 
     def _log(self) -> None:
         now = time.monotonic()
-        begun, first = self.window
-        rate = (self.iteration - first) * self.batches.batch / max(now - begun, 1e-9)
-        self.window = (now, self.iteration)
-        means = self.tally.means
-        position = (self.iteration - 1) % self.per_epoch + 1
-        epoch = (self.iteration - 1) // self.per_epoch + 1
-        losses = dict(zip(LOSSES, means, strict=True))
+        clock, (begun, first) = self.clock, self.window
+        rate = (clock.iteration - first) * self.batches.batch / max(now - begun, 1e-9)
+        self.window = (now, clock.iteration)
+        epoch, position = clock.place(clock.iteration - 1)
+        losses = dict(zip(LOSSES, self.tally.means, strict=True))
         told = losses | {"lr": self.rate, "images_per_second": rate}
-        self.watch.scalars(self.iteration, "train", told)
-        place = f"epoch {epoch} batch {position}/{self.per_epoch}"
-        self.say.line(batch_line(place, told, elapsed_s=self.elapsed_s, done=self.done))
+        self.watch.scalars(clock.iteration, "train", told)
+        place = f"epoch {epoch} batch {position}/{clock.per_epoch}"
+        self.say.line(batch_line(place, told, elapsed_s=clock.elapsed_s, done=clock.done))
 
     def _show(self, row: dict[str, Any], *, validated: bool) -> None:
         """Tell an epoch's numbers to who watches, with a picture if it was validated."""
-        self.watch.epoch(self.iteration, row, FIGURES)
+        self.watch.epoch(self.clock.iteration, row, FIGURES)
         if validated:
             self.watch.validation(
-                self.iteration,
+                self.clock.iteration,
                 self.learner.ema.module,
                 self.outcome.metadata(self._budget()),
                 self.val_set,
@@ -371,12 +336,7 @@ class Trainer:
             "job": self.job.as_values(),
             "fingerprint": self.train_set.fingerprint,
             **self.learner.state(),
-            "clock": {
-                "iteration": self.iteration,
-                "done": self.done,
-                "elapsed_s": self.elapsed_s,
-                "rate": self.rate,
-            },
+            "clock": {**self.clock.state(), "rate": self.rate},
             "tally": self.tally.state(),
             "skipped_in_a_row": self.skipped_in_a_row,
             "outcome": self.outcome.state(),
@@ -391,9 +351,8 @@ class Trainer:
                 "(its training annotations differ): give the same --data"
             )
         self.learner.restore(state)
-        clock = state["clock"]
-        self.iteration, self.done, self.rate = clock["iteration"], clock["done"], clock["rate"]
-        self.elapsed_before = clock["elapsed_s"]
+        self.clock.restore(state["clock"])
+        self.rate = state["clock"]["rate"]
         self.tally = Tally.restored(state["tally"])
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.outcome.restore(state["outcome"])
