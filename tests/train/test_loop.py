@@ -13,10 +13,10 @@ import torch
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import DataError, RSTinyNetError, UsageError
 from rstinynet.model.weights import read_metadata
+from rstinynet.train import checkpoint, loop, norms, outcome
 from rstinynet.train import clock as clock_module
-from rstinynet.train import loop, norms, outcome
 from rstinynet.train.batches import Batches
-from rstinynet.train.job import Job
+from rstinynet.train.job import Job, TrainingStoppedError
 from rstinynet.train.learner import Learner
 from rstinynet.train.loop import Trainer, train
 from rstinynet.train.optimizer import freeze_backbone, parameter_groups
@@ -96,6 +96,31 @@ def test_time_limit_brings_the_schedule_to_its_end(job, tmp_path, monkeypatch):
     with (tmp_path / "run" / "results.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["lr"]) < 0.5 * recipe.lr0
+
+
+def test_time_for_validations_is_not_taken_for_that_of_batches(job, tmp_path, monkeypatch):
+    recipe = replace(job.recipe, epochs=50, max_minutes=10.0, norm_batches=40)
+    trainer = Trainer(replace(job, out=tmp_path / "run", recipe=recipe))
+    now, learn = [0.0], trainer.learner.learn
+
+    def foretold(*_):
+        now[0] += 60.0 if now[0] < 60 else 0.0  # so long it takes to find out, once
+        return 5.0
+
+    def a_second(*values, **options):
+        now[0] += 1.0
+        trainer.stop.asked = now[0] == 63
+        return learn(*values, **options)
+
+    for module in (loop, clock_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(outcome.Outcome, "val_time", foretold)
+    trainer.learner.learn = a_second
+    with pytest.raises(TrainingStoppedError):
+        trainer.run()
+    # Three validations and 40 forward passes, each half a batch, are to come at the end.
+    limit_s = 600 - 1.2 * (3 * 5 + 40 * 0.5) - 3
+    assert checkpoint.load(tmp_path / "run")["clock"]["done"] == pytest.approx(63 / limit_s)
 
 
 def test_opening_line_says_how_long_mosaics_are_made(job):

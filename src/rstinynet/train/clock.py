@@ -30,6 +30,8 @@ class Clock:
         self.done = 0.0
         """Share of the training that is done: 1 at its end."""
         self._worked_before = 0.0
+        # Since it was started: another machine may have run the rest.
+        self._batches, self._batches_s = 0, 0.0
         self._started: float | None = None
 
     def start(self) -> None:
@@ -42,15 +44,16 @@ class Clock:
         now = 0.0 if self._started is None else time.monotonic() - self._started
         return self._worked_before + now
 
-    def advance(self, *, images: int, val_s: float) -> None:
-        """One batch of so many `images` more; validation on all images takes `val_s` seconds."""
+    def advance(self, seconds: float, *, images: int, val_s: float) -> None:
+        """One batch more, of so many `images`, took `seconds`; a whole validation takes `val_s`."""
         self.iteration += 1
-        elapsed_s = self.elapsed_s
+        self._batches += 1
+        self._batches_s += seconds
         limit_s = schedule.limit_s(
-            self.recipe, batch_s=elapsed_s / self.iteration, images=images, val_s=val_s
+            self.recipe, batch_s=self._batches_s / self._batches, images=images, val_s=val_s
         )
         now = schedule.progress(
-            iteration=self.iteration, total=self.total, elapsed_s=elapsed_s, limit_s=limit_s
+            iteration=self.iteration, total=self.total, elapsed_s=self.elapsed_s, limit_s=limit_s
         )
         self.done = max(self.done, now)
 

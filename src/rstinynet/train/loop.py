@@ -136,6 +136,7 @@ class Trainer:
                 self._one(stream)
 
     def _one(self, stream: Iterator[tuple[int, Batch]]) -> None:
+        begun = time.monotonic()
         try:
             _, batch = next(stream)
         except DataError as error:
@@ -150,9 +151,9 @@ class Trainer:
             self.skipped_in_a_row = 0
         except NotFiniteError as error:
             self._leave_out(error)
-        clock = self.clock
+        clock, seconds = self.clock, time.monotonic() - begun
         val_s = self.outcome.val_time(self.learner.ema.module)
-        clock.advance(images=self.batches.batch, val_s=val_s)
+        clock.advance(seconds, images=self.batches.batch, val_s=val_s)
         stop, clock.done = self.tally.agree(
             batch, self.ranks, stop=self.stop.asked, done=clock.done
         )
