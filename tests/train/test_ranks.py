@@ -24,7 +24,7 @@ from rstinynet.train import checkpoint, overrides
 from rstinynet.train.batches import Batches
 from rstinynet.train.job import Job, TrainingStoppedError
 from rstinynet.train.loop import Trainer, resume, train
-from rstinynet.train.ranks import Ranks
+from rstinynet.train.ranks import Ranks, placed
 from rstinynet.train.recipe import short
 
 TIMEOUT_S = 600
@@ -300,6 +300,15 @@ def test_a_launcher_starts_all_and_stops_all_at_one_batch(launcher, data, recipe
     assert stopped, messages
     iteration = checkpoint.load(run)["clock"]["iteration"]
     assert all(f"after batch {iteration} of" in line for line in stopped)
+
+
+def test_the_place_is_torchruns_and_alone_it_leads(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "1")  # as some schedulers do
+    assert placed() == Ranks()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert placed() == Ranks(1, 2, 0)
+    assert not placed().leads
 
 
 def test_shares_are_disjoint_and_whole():

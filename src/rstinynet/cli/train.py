@@ -76,7 +76,6 @@ def train(
     """
     import json
     import logging
-    import os
 
     from rich.console import Console
     from rich.logging import RichHandler
@@ -85,6 +84,7 @@ def train(
     from rstinynet.train import loop
     from rstinynet.train.job import CHANGEABLE, Job, new_folder
     from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
+    from rstinynet.train.ranks import placed
 
     logging.basicConfig(
         level=logging.INFO,
@@ -128,7 +128,7 @@ def train(
                 init=init,
             )
         )
-    if json_ and os.environ.get("RANK", "0") == "0":
+    if json_ and placed().leads:
         print(json.dumps(metrics))
 
 

@@ -121,20 +121,27 @@ class Ranks:
 ALONE = Ranks()
 
 
+def placed() -> Ranks:
+    """This process's place in the run that torchrun started, by its environment variables."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or "RANK" not in os.environ:
+        return ALONE
+    return Ranks(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """This process's place in the run that torchrun started, from its environment variables.
+    """This process's place, in touch with the others.
 
     A process group that the caller has made already is used, and left. Raises UsageError where
     there is no such device, and RSTinyNetError, instead of hanging, when another process ends or
     stays silent.
     """
     _require_device(device)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1 or "RANK" not in os.environ:
-        yield ALONE
+    ranks = placed()
+    if ranks.world == 1:
+        yield ranks
         return
-    ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.set_device(ranks.device(device))
