@@ -33,6 +33,7 @@ from rstinynet.evaluate.tables import NOTHING, TextTable, number, percent, write
 from rstinynet.files import write_bytes, write_json
 from rstinynet.model.cost import cost_of_named
 from rstinynet.model.presets import NAMES
+from rstinynet.train import checkpoint
 
 WORKERS = Path(__file__).parent / "peers"
 COST_IMGSZ = 800
@@ -100,7 +101,7 @@ def train_ours(name: str, folder: Path, options: argparse.Namespace, val: Labell
     # As the peers do it: every image fitted to the input.
     for setting in ("augment.fit=letterbox", *options.set):
         begin += ["--set", setting]
-    again = (run / "resume" / "last.pt").exists()
+    again = checkpoint.kept(run)
     subprocess.run([*command, "train", "--resume", str(run)] if again else begin, check=True)
     search = ["--model", str(run / "weights" / "last.safetensors"), "--device", options.device]
     search += ["--fit", str(options.imgsz), "--data", str(options.data)]

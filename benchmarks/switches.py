@@ -121,7 +121,7 @@ def metrics_of(job: Job) -> dict[str, Any]:
     finished = job.out / "metrics.json"
     if finished.is_file():
         return dict(json.loads(finished.read_text()))
-    if checkpoint.last_path(job.out).exists():
+    if checkpoint.kept(job.out):
         return loop.resume(job.out, data=job.data, device=job.device)
     return loop.train(job)
 

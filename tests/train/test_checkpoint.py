@@ -7,8 +7,9 @@ import os
 import pytest
 import torch
 
-from rstinynet.errors import WeightsError
+from rstinynet.errors import UsageError, WeightsError
 from rstinynet.train import checkpoint
+from rstinynet.train.folder import RunFolder
 
 
 def two_saves(run):
@@ -63,6 +64,14 @@ def test_no_state_at_all_is_explained(tmp_path):
     checkpoint.previous_path(tmp_path).write_bytes(b"no")
     with pytest.raises(WeightsError, match="cannot be read"):
         checkpoint.load(tmp_path)
+
+
+def test_a_run_killed_while_it_saved_is_not_begun_anew(tmp_path):
+    two_saves(tmp_path)
+    checkpoint.last_path(tmp_path).unlink()  # what such a kill can leave
+    with pytest.raises(UsageError, match=f"--resume {tmp_path}"):
+        RunFolder(tmp_path).begin({}, {"device": "cpu"})
+    assert checkpoint.load(tmp_path)["iteration"] == 1
 
 
 class Harmful:

@@ -240,7 +240,7 @@ def finished(plan: Plan) -> list[Measured]:
 def _train_one(plan: Plan, row: Row, seed: int) -> None:
     folder = plan.run_folder(row, seed)
     try:
-        if checkpoint.last_path(folder).exists() or checkpoint.previous_path(folder).exists():
+        if checkpoint.kept(folder):
             loop.resume(folder, data=plan.data, device=plan.device)
             return
         if RunFolder(folder).last.exists():

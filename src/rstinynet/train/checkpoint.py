@@ -30,6 +30,11 @@ def previous_path(run: Path) -> Path:
     return run / "resume" / "previous.pt"
 
 
+def kept(run: Path) -> bool:
+    """Whether a run keeps any state; one killed while it saved may have the previous only."""
+    return last_path(run).exists() or previous_path(run).exists()
+
+
 def save(run: Path, state: dict[str, Any]) -> None:
     """Write the state as the run's newest; the newest until now becomes the previous."""
     last = last_path(run)

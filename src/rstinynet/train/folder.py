@@ -43,7 +43,7 @@ class RunFolder:
 
         UsageError if another run is kept here.
         """
-        if checkpoint.last_path(self.path).exists() or self.last.exists():
+        if checkpoint.kept(self.path) or self.last.exists():
             raise UsageError(
                 f"{self.path} holds a run: give another --out, or continue it with "
                 f"--resume {self.path}"

@@ -140,7 +140,7 @@ class Trainer:
         try:
             _, batch = next(stream)
         except DataError as error:
-            if not checkpoint.last_path(self.job.out).exists():
+            if not checkpoint.kept(self.job.out):
                 # Rather without the gradients that wait for their update than not at all.
                 self.learner.forget()
             if not self.learner.unsummed:
