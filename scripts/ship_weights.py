@@ -3,7 +3,9 @@
     .venv/bin/python scripts/ship_weights.py RUN/weights/best.safetensors --data DIR
 
 Several weights files of one model are averaged first, tensor by tensor and by `--shares` (Wortsman
-et al., "Model soups", 2022); the first one's metadata is kept.
+et al., "Model soups", 2022); the first one's metadata is kept. With `--norm-batches N` the
+average's norms take their statistics anew over N batches of the train split (Izmailov et al.,
+2018).
 
 Evaluates on the validation split, at each of the given resize factors, and keeps the one with the
 best AP; chooses there the temperature that brings scores nearest to precision, and each class's
@@ -14,11 +16,16 @@ src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import nn
+
+from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.folder import open_split
 from rstinynet.detections import Detections
 from rstinynet.evaluate.calibration import best_temperature, outcomes, reliability, tempered
@@ -28,6 +35,9 @@ from rstinynet.evaluate.thresholds import best_thresholds
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import WeightsMetadata, load_weights, save_weights
 from rstinynet.scenes.detector import Detector
+from rstinynet.train.batches import Batches
+from rstinynet.train.norms import with_new_statistics
+from rstinynet.train.recipe import short
 
 SHIPPED = Path(__file__).parents[1] / "src" / "rstinynet" / "weights"
 LEAST_CONF = 0.001
@@ -76,10 +86,33 @@ def averaged(
     return model, metadata
 
 
+def with_own_statistics(
+    model: DetectorModel, paths: Sequence[Path], train: LabelledSet, *, batches: int
+) -> DetectorModel:
+    """The average with its own batch statistics, of crops as recipe `short` makes them.
+
+    Norms that have the same statistics in all of the weights were held in training, and still are.
+    """
+    states = [load_weights(path)[0].state_dict() for path in paths]
+    like = copy.deepcopy(model).train()
+    for name, module in like.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            key = f"{name}.running_mean"
+            held = all(torch.equal(state[key], states[0][key]) for state in states)
+            module.train(not held or len(states) == 1)
+    with Batches(train, short()) as source:
+        images = (
+            source.make(number, mosaic=False).images_on("cpu").float() / 255
+            for number in range(batches)
+        )
+        return with_new_statistics(model.eval(), images, like=like)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path, nargs="+", help="several are averaged")
     parser.add_argument("--shares", type=float, nargs="+", help="of the average; default: equal")
+    parser.add_argument("--norm-batches", type=int, default=0, help="see above; 0: left alone")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
     parser.add_argument("--trained-with", help="the command, where the run recorded it wrongly")
@@ -87,6 +120,9 @@ def main() -> None:
     options = parser.parse_args()
     labelled = open_split(options.data, "val")
     model, metadata = averaged(options.weights, options.shares or [1.0] * len(options.weights))
+    if options.norm_batches:
+        train = open_split(options.data, "train")
+        model = with_own_statistics(model, options.weights, train, batches=options.norm_batches)
     detector = Detector(model, metadata)
     best = None
     for scale in options.scales:
