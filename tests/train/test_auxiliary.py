@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.model.presets import build
 from rstinynet.model.weights import load_weights
+from rstinynet.train import checkpoint
 from rstinynet.train.job import Job
 from rstinynet.train.loop import train
 from rstinynet.train.overrides import with_overrides
@@ -30,7 +31,8 @@ def run(tmp_path_factory):
     def begin(name, **changes):
         out = folder / f"{name}-{changes}"
         recipe = with_overrides(short(), given | {"compare_unaveraged": False} | changes)
-        train(Job(model=name, data=folder, out=out, recipe=recipe))
+        if not out.exists():
+            train(Job(model=name, data=folder, out=out, recipe=recipe))
         return out
 
     return begin
@@ -50,6 +52,16 @@ def test_a_quarter_of_the_auxiliary_loss_teaches(run, name):
     assert quarter > 1
     assert whole == pytest.approx(4 * quarter, rel=1e-3)
     assert auxiliary_share(run(name, auxiliary_weight=0)) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["rs-tinynet-n", "paper-arb-n"])
+def test_a_branch_without_weight_is_not_computed(run, name):
+    def auxiliary_values(weight):
+        state = checkpoint.load(run(name, auxiliary_weight=weight))
+        return [key for key in state["model"] if key.startswith("auxiliary")]
+
+    assert auxiliary_values(0.25)
+    assert not auxiliary_values(0)
 
 
 def test_the_weights_of_a_run_have_no_auxiliary_part(run):

@@ -97,6 +97,8 @@ class Trainer:
             model = initial_model(job.model, classes, seed=self.recipe.seed, init=job.init)
         else:
             model = build(job.model, classes)
+        if self.recipe.auxiliary_weight == 0:
+            model = model.without_auxiliary()  # what teaches nothing need not be computed
         self.recipe = with_simd_scale(self.recipe, self.train_set, strides=model.strides)
         boxes = boxes_by_class(self.train_set)
         self.learner = Learner(
