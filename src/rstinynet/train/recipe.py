@@ -59,7 +59,7 @@ class Recipe:
     norm_batches: int = 40
     """At the end the norms' statistics are also taken anew over so many batches; 0: never."""
     auxiliary_weight: float = 0.25
-    """Weight of the auxiliary branch's loss, for models that have one; 0 trains without the branch."""
+    """Weight of the auxiliary branch's loss, for models that have one; 0: it is not trained."""
     freeze_backbone_epochs: float = 0.0
     """The backbone, with its norms' statistics, stays as initialised for so long."""
     freeze_level: int = 0
