@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rstinynet.boxes import area
 from rstinynet.data.augment import PAD, AugmentSettings, Piece, arrange, letterboxed
 
 PLAIN = AugmentSettings(imgsz=128, scale=(1, 1), min_box_px=0, min_visibility=0, focus_prob=0)
@@ -50,6 +52,7 @@ geometries = st.fixed_dictionaries(
         "translate": st.floats(0, 0.3),
         "scale": st.sampled_from([(0.6, 0.9), (1.0, 1.0), (1.1, 2.0)]),
         "cut_boxes": st.sampled_from(["ignore", "drop"]),
+        "warped_boxes": st.sampled_from(["ellipse", "corners"]),
     }
 )
 
@@ -93,7 +96,9 @@ def test_a_turned_box_holds_every_pixel_of_its_object(degrees):
     piece = Piece(
         image, np.array([[70, 50, 94, 62]], np.float32), np.zeros(1, int), np.zeros(1, bool)
     )
-    chosen = dataclasses.replace(PLAIN, degrees=degrees, shear=5, symmetries="none")
+    chosen = dataclasses.replace(
+        PLAIN, degrees=degrees, shear=5, symmetries="none", warped_boxes="corners"
+    )
     for seed in range(10):
         sample, _ = arrange([piece], chosen, np.random.default_rng(seed))
         rows, columns = np.nonzero((sample.image > 140).all(axis=2))
@@ -102,6 +107,40 @@ def test_a_turned_box_holds_every_pixel_of_its_object(degrees):
         assert top - 1 <= rows.min() <= rows.max() + 1 <= bottom + 1
         if degrees == 20:
             assert right - left < 24 + 12 + 6
+
+
+@pytest.mark.parametrize("fit", ["native", "letterbox"])
+def test_the_box_of_a_turned_ellipse_stays_tight(fit):
+    image = np.zeros((128, 128, 3), np.uint8)
+    cv2.ellipse(image, (64, 60), (32, 12), 0, 0, 360, (255, 255, 255), -1, cv2.LINE_AA)
+    box = np.array([[32, 48, 97, 73]], np.float32)
+    piece = Piece(image, box, np.zeros(1, int), np.zeros(1, bool))
+    chosen = dataclasses.replace(PLAIN, fit=fit, degrees=180, shear=10, symmetries="none")
+    looser = dataclasses.replace(chosen, warped_boxes="corners")
+    areas = []
+    for seed in range(12):
+        sample, _ = arrange([piece], chosen, np.random.default_rng(seed))
+        rows, columns = np.nonzero((sample.image > 180).all(axis=2))
+        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(sample.boxes[0], seen, atol=1.6)
+        loose, _ = arrange([piece], looser, np.random.default_rng(seed))
+        areas.append(area(loose.boxes)[0] / area(sample.boxes)[0])
+    assert min(areas) > 0.99
+    assert max(areas) > 1.3
+
+
+def test_a_share_of_the_samples_is_turned():
+    piece = coloured(128, 128)
+    plain = dataclasses.replace(PLAIN, symmetries="none")
+
+    def turned(share):
+        chosen = dataclasses.replace(plain, degrees=20, warp_prob=share)
+        made = (arrange([piece], chosen, np.random.default_rng(seed))[0] for seed in range(60))
+        return sum(not np.array_equal(sample.image, piece.image) for sample in made)
+
+    assert turned(0) == 0
+    assert 8 < turned(0.3) < 30
+    assert turned(1) == 60
 
 
 def test_letterbox_fits_the_longer_side_and_pads_the_rest():

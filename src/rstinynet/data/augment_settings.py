@@ -25,9 +25,15 @@ class AugmentSettings:
     """With `letterbox`, largest shift of the content, as a share of the side. Native windows lie
     anywhere in the image in any case."""
     degrees: float = 0.0
-    """Largest rotation to either side. A turned box is the one that encloses the turned corners."""
+    """Largest rotation to either side."""
     shear: float = 0.0
     """Largest shear along either axis, degrees."""
+    warp_prob: float = 1.0
+    """Rotation and shear are done to this share of the cuts, or with `letterbox` of the samples."""
+    warped_boxes: Literal["ellipse", "corners"] = "ellipse"
+    """What a box becomes under rotation and shear. ellipse: it encloses the warped ellipse that
+    fills it, the best guess where shapes are unknown (Kalra et al., ICCV 2021, section 4).
+    corners: it encloses the warped corners (YOLO11), and is looser than most objects."""
     focus_prob: float = 0.5
     """A native window is placed on a random object (of a random class) instead of anywhere."""
     symmetries: Literal["all", "horizontal", "none"] = "all"

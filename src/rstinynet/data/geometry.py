@@ -45,6 +45,21 @@ class Warp:
         """(..., 2) points, warped."""
         return np.asarray((points - self.pivot) @ self.linear.T + self.pivot)
 
+    def boxes(self, boxes: npt.NDArray[np.floating], *, ellipse: bool) -> FloatArray:
+        """(N, 4) upright boxes around what (N, 4) boxes become: their corners, or the ellipses
+        that fill them.
+
+        The ellipse's half sides are sqrt((L * L) @ half^2), L being `linear`: the reach of the
+        warped unit circle along each axis.
+        """
+        if not ellipse:
+            corners = self.points(_corners(boxes))
+            return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        halves = (boxes[:, 2:] - boxes[:, :2]) / 2
+        centres = self.points(boxes[:, :2] + halves)
+        halves = np.sqrt(halves**2 @ (self.linear**2).T)
+        return np.concatenate([centres - halves, centres + halves], axis=1)
+
     def moved(self, x: float, y: float) -> Warp:
         """The same warp where the origin lies at (x, y)."""
         return Warp(self.linear, self.pivot - (x, y))
@@ -99,9 +114,8 @@ def look(
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=(PAD, PAD, PAD),
     )
-    corners = warp.points(_corners(boxes))
-    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    return surviving(np.asarray(warped, np.uint8), piece, boxes, settings)
+    after = warp.boxes(boxes, ellipse=settings.warped_boxes == "ellipse")
+    return surviving(np.asarray(warped, np.uint8), piece, after, settings)
 
 
 def turned(image: RgbArray, boxes: Float32Array, turn: int) -> tuple[RgbArray, Float32Array]:
@@ -131,6 +145,8 @@ def draw_warp(
 ) -> Warp | None:
     """A rotation and shear about `pivot` (x, y); None where the settings have neither."""
     if not settings.degrees and not settings.shear:
+        return None
+    if settings.warp_prob < 1 and rng.random() >= settings.warp_prob:
         return None
     angle = np.deg2rad(rng.uniform(-settings.degrees, settings.degrees))
     shear_x, shear_y = np.tan(np.deg2rad(rng.uniform(-settings.shear, settings.shear, 2)))
