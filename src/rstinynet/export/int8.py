@@ -44,7 +44,8 @@ def quantise(
         import nncf
     except ImportError as error:
         raise ExportError("--int8 needs nncf: pip install 'rs-tinynet[export]'") from error
-    nncf.set_log_level(logging.ERROR)
+    # Not nncf.set_log_level: it changes other people's handlers on its logger too.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     inputs: list[Any] = [np.asarray(image) for image in images]
     form = "onnx" if isinstance(model, onnx.ModelProto) else "openvino"
     if form == "onnx":
