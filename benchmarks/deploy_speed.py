@@ -37,6 +37,7 @@ from rstinynet.model.foreign import ultralytics_name
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.presets import build
 from rstinynet.model.weights import load_weights, save_weights, shipped_path
+from rstinynet.runtime.allocation import keep_memory
 from rstinynet.scenes.stream import DEFAULT_IOU, DEFAULT_MAX_DET
 from rstinynet.speed.lively import CLASSES, CONF, enliven
 from rstinynet.speed.run import in_turns, input_of, machine, sample_image, summary
@@ -263,6 +264,7 @@ def main() -> int:
     parser.add_argument("--prepare", action="store_true", help="make the files and time nothing")
     parser.add_argument("--json", type=Path, help="write everything measured here")
     options = parser.parse_args()
+    keep_memory()  # as `rstinynet predict` does
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)

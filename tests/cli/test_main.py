@@ -61,6 +61,16 @@ def test_help_imports_no_verb_and_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("name", "times"), [("predict", 1), ("val", 1), ("train", 1), ("info", 0)])
+def test_what_runs_a_model_keeps_the_memory_it_frees(
+    name: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(program, "keep_memory", lambda: asked.append(True))
+    assert program.run([name, "--help"]) == 0
+    assert len(asked) == times
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -7,8 +7,10 @@ import platform
 
 import pytest
 
+from rstinynet.model.presets import build
 from rstinynet.runtime import allocation
 from rstinynet.runtime.allocation import keep_memory
+from rstinynet.runtime.torch_backend import TorchBackend
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
@@ -34,3 +36,12 @@ def test_the_user_decides(undecided, monkeypatch):
 def test_another_c_library_is_left_alone(undecided, monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert keep_memory() is False
+
+
+def test_the_library_leaves_the_process_as_it_is(undecided, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: asked.append(name) or object())
+    TorchBackend(build("yolo11n", 2), device="cpu")
+    assert asked == []
+    keep_memory()
+    assert asked == [None]

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rstinynet.errors import RSTinyNetError
+from rstinynet.runtime.allocation import keep_memory
 from rstinynet.version import __version__
 
 VERBS = {
@@ -40,6 +41,9 @@ VERBS = {
 """Every verb with its line of help. Verb V is the function (or the typer application) V
 of the module rstinynet.cli.V."""
 
+_RUN_A_MODEL = frozenset(
+    ("train", "val", "predict", "export", "package", "benchmark", "ablate", "view", "demo")
+)
 _EXTRAS = {"torch": "torch", "tensorboard": "train", "matplotlib": "train", "onnx": "export"}
 """Which extra brings a module that is not in the core."""
 
@@ -66,6 +70,8 @@ def run(arguments: Sequence[str]) -> int:
     # Read by libgomp when torch is loaded: spinning threads make a forward pass ten times slower
     # when something else keeps a core busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if _verb_of(arguments) in _RUN_A_MODEL:
+        keep_memory()
     wants_traceback = _TRACEBACK in arguments
     arguments = [argument for argument in arguments if argument != _TRACEBACK] or ["--help"]
     try:

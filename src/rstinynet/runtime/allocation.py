@@ -1,7 +1,9 @@
 """Memory for activations that a process keeps, in place of asking the system for it anew.
 
 glibc gives large blocks back to the system when they are freed, and the system clears each page of
-the next one: with two threads a seventh of a forward pass of yolo11m at 640 px, more at 800.
+the next one: with two threads a seventh of a forward pass of yolo11m at 640 px, more at 800. The
+setting is the whole process's, so its owner decides: the program `rstinynet` keeps memory where it
+runs or trains a model, the library leaves it alone until `keep_memory` is called.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ TURN_OFF = "RSTINYNET_RETURN_MEMORY"
 def keep_memory() -> bool:
     """Let this process keep what it frees; whether that is so now. Elsewhere than in glibc: no.
 
-    A user who set glibc's own variables, or `TURN_OFF`, has decided already.
+    To be called once, best before a model is loaded; it cannot be undone. A user who set glibc's
+    own variables, or `TURN_OFF`, has decided already.
     """
     decided = os.environ.get(TURN_OFF, "0") != "0" or any(
         name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")

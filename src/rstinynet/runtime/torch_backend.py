@@ -12,7 +12,6 @@ from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
 from rstinynet.model.decode import find
 from rstinynet.model.lite0 import SameConv
-from rstinynet.runtime.allocation import keep_memory
 from rstinynet.runtime.backend import Images, RuntimeOptions
 from rstinynet.runtime.torch_packed import can_pack, packed
 
@@ -40,8 +39,7 @@ class TorchBackend:
 
         Raises UsageError for a device that torch does not have, or float16 on a processor without
         it, where torch would take twenty times as long as in float32. `options.threads` sets
-        torch's number for the whole process; on a processor the process also keeps the memory
-        that it frees (see `allocation`).
+        torch's number for the whole process.
         """
         options = options or RuntimeOptions()
         if options.threads is not None:
@@ -60,7 +58,6 @@ class TorchBackend:
         fused: Any = model.deployed().eval().to(self._device, self._dtype)
         self.model: DetectorModel = fused.to(memory_format=torch.channels_last)
         if self._device.type == "cpu":
-            keep_memory()
             for module in self.model.modules():
                 if isinstance(module, SameConv):
                     module.widen()
