@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rstinynet.cli.options import TORCH_DEVICE
+from rstinynet.cli.training import best_device, log_to_stderr
 
 if TYPE_CHECKING:
     from rstinynet.train.ablation import Measured
@@ -55,11 +56,9 @@ def ablate(
     each run.
     """
     import json
-    import logging
     from typing import get_args
 
     from rich.console import Console
-    from rich.logging import RichHandler
 
     from rstinynet.errors import UsageError
     from rstinynet.evaluate.tables import write_tables
@@ -68,11 +67,7 @@ def ablate(
     from rstinynet.train.ablation_table import plan_table, results_table
     from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
 
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
-    )
+    log_to_stderr()
     if scale not in get_args(Scale):
         raise UsageError(f"--scale must be one of {', '.join(get_args(Scale))}, not {scale}")
     options: dict[str, Any] = {"epochs": epochs, "batch": batch, "imgsz": imgsz}
@@ -89,7 +84,7 @@ def ablate(
         recipe=with_overrides(named_recipe(recipe), given | assigned),
         seeds=_numbers(seeds),
         rows=tuple(chosen),
-        device=device or _best_device(),
+        device=device or best_device(),
         init=init,
     )
     splits = Splits.open(data)
@@ -121,9 +116,3 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in _listed(text))
     except ValueError:
         raise UsageError(f"--seeds takes whole numbers such as 0,1,2, not {text!r}") from None
-
-
-def _best_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

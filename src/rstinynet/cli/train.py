@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rstinynet.cli.training import best_device, log_to_stderr
+
 
 def train(
     model: Annotated[
@@ -75,10 +77,6 @@ def train(
     On several GPUs or machines: torchrun --nproc-per-node N -m rstinynet.cli.main train ...
     """
     import json
-    import logging
-
-    from rich.console import Console
-    from rich.logging import RichHandler
 
     from rstinynet.errors import UsageError
     from rstinynet.train import loop
@@ -86,11 +84,7 @@ def train(
     from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
     from rstinynet.train.ranks import placed
 
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
-    )
+    log_to_stderr()
     options: dict[str, Any] = {
         "epochs": epochs,
         "batch": batch,
@@ -124,15 +118,9 @@ def train(
                 data=data,
                 out=out or new_folder(model, chosen),
                 recipe=chosen,
-                device=device or _best_device(),
+                device=device or best_device(),
                 init=init,
             )
         )
     if json_ and placed().leads:
         print(json.dumps(metrics))
-
-
-def _best_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
