@@ -7,15 +7,11 @@ import json
 import pytest
 
 from rstinynet.cli.main import run
-from rstinynet.data.synthetic import make_synthetic
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    make_synthetic(folder, images=2, size=64)
-    make_synthetic(folder, images=2, size=64, split="val")
-    return str(folder)
+def data(synthetic):
+    return str(synthetic(train=2, val=2, size=64))
 
 
 SMALL = ["--recipe", "short", "--epochs", "1", "--batch", "2", "--imgsz", "64", "--device", "cpu"]

@@ -9,20 +9,16 @@ import pytest
 import torch
 
 from rstinynet.cli.main import run
-from rstinynet.data.synthetic import make_synthetic
 from rstinynet.train import loop
 from rstinynet.train.recipe import paper
 
 
-def test_trains_and_prints_json(tmp_path, capsys):
-    make_synthetic(tmp_path, images=2, size=64)
-    make_synthetic(tmp_path, images=2, size=64, split="val")
+def test_trains_and_prints_json(synthetic, tmp_path, capsys):
+    data = synthetic(train=2, val=2, size=64)
     out = tmp_path / "run"
     size = ["--epochs", "1", "--batch", "2", "--imgsz", "64"]
     options = ["--recipe", "short", "--device", "cpu", "--json", *size]
-    code = run(
-        ["train", "--model", "yolo11n", "--data", str(tmp_path), "--out", str(out), *options]
-    )
+    code = run(["train", "--model", "yolo11n", "--data", str(data), "--out", str(out), *options])
     printed = capsys.readouterr()
     assert code == 0
     assert json.loads(printed.out)["epochs"] == 1
@@ -72,19 +68,18 @@ def test_resume_leaves_the_device_unless_one_is_given(given, device, monkeypatch
     assert asked == [device]
 
 
-def test_a_set_without_a_box_is_refused(tmp_path, capsys):
-    make_synthetic(tmp_path, images=2, size=64)
-    make_synthetic(tmp_path, images=2, size=64, split="val")
+def test_a_set_without_a_box_is_refused(synthetic, tmp_path, capsys):
+    data = synthetic(train=2, val=2, size=64)
     for split in ("train", "val"):
-        content = json.loads((tmp_path / f"{split}.json").read_text())
-        (tmp_path / f"{split}.json").write_text(json.dumps(content | {"annotations": []}))
+        content = json.loads((data / f"{split}.json").read_text())
+        (data / f"{split}.json").write_text(json.dumps(content | {"annotations": []}))
     out = tmp_path / "run"
-    assert run(["train", "--model", "yolo11n", "--data", str(tmp_path), "--out", str(out)]) == 3
+    assert run(["train", "--model", "yolo11n", "--data", str(data), "--out", str(out)]) == 3
     assert "not one box" in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
     results = tmp_path / "found.json"
     results.write_text("[]")
-    assert run(["val", "--predictions", str(results), "--data", str(tmp_path)]) == 3
+    assert run(["val", "--predictions", str(results), "--data", str(data)]) == 3
     assert "not one box" in " ".join(capsys.readouterr().err.split())
 
 
@@ -92,12 +87,13 @@ def test_a_set_without_a_box_is_refused(tmp_path, capsys):
     ("device", "message"),
     [("gpu", "'gpu' is no kind of device"), ("cuda:7", "there is no device cuda:7 here")],
 )
-def test_a_device_that_is_not_there_is_named(device, message, tmp_path, capsys, monkeypatch):
+def test_a_device_that_is_not_there_is_named(
+    device, message, synthetic, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    make_synthetic(tmp_path, images=2, size=64)
-    make_synthetic(tmp_path, images=2, size=64, split="val")
+    data = synthetic(train=2, val=2, size=64)
     out = tmp_path / "run"
-    words = ["--model", "yolo11n", "--data", str(tmp_path), "--out", str(out)]
+    words = ["--model", "yolo11n", "--data", str(data), "--out", str(out)]
     assert run(["train", *words, "--device", device]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not out.exists()

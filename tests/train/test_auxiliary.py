@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rstinynet.data.synthetic import make_synthetic
 from rstinynet.model.presets import build
 from rstinynet.model.weights import load_weights
 from rstinynet.train import checkpoint
@@ -21,11 +20,9 @@ BATCH = 2
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(synthetic):
     """Trains one step of a model with an auxiliary weight; the run's folder."""
-    folder = tmp_path_factory.mktemp("data")
-    make_synthetic(folder, images=BATCH, size=64)
-    make_synthetic(folder, images=1, size=64, split="val")
+    folder = synthetic(train=BATCH, val=1, size=64)
     given = {"imgsz": 64, "batch": BATCH, "epochs": 1, "val_every": 0, "norm_batches": 0}
 
     def begin(name, **changes):

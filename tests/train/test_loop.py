@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import DataError, RSTinyNetError, UsageError
 from rstinynet.model.weights import read_metadata
 from rstinynet.train import checkpoint, loop, norms, outcome
@@ -25,10 +24,8 @@ from rstinynet.train.recipe import short
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    make_synthetic(folder, images=4, size=64)
-    make_synthetic(folder, images=2, size=64, split="val")
+def job(synthetic):
+    folder = synthetic(train=4, val=2, size=64)
     recipe = with_overrides(
         short(), {"imgsz": 64, "batch": 2, "epochs": 2, "norm_batches": 1, "val_every": 0}
     )
@@ -140,22 +137,20 @@ def test_loss_that_is_not_finite_names_its_images(job, tmp_path):
         trainer.learner.learn(batch)
 
 
-def test_splits_with_other_categories_are_refused(job, tmp_path):
-    make_synthetic(tmp_path, images=2, size=64)
-    make_synthetic(tmp_path, images=2, size=64, split="val")
-    text = (tmp_path / "val.json").read_text()
-    (tmp_path / "val.json").write_text(text.replace("vehicle", "ship"))
+def test_splits_with_other_categories_are_refused(job, synthetic):
+    data = synthetic(train=2, val=2, size=64)
+    text = (data / "val.json").read_text()
+    (data / "val.json").write_text(text.replace("vehicle", "ship"))
     with pytest.raises(DataError, match="different categories"):
-        Trainer(replace(job, data=tmp_path))
+        Trainer(replace(job, data=data))
 
 
-def test_validation_without_a_box_is_refused(job, tmp_path):
-    make_synthetic(tmp_path, images=2, size=64)
-    make_synthetic(tmp_path, images=2, size=64, split="val")
-    content = json.loads((tmp_path / "val.json").read_text())
-    (tmp_path / "val.json").write_text(json.dumps(content | {"annotations": []}))
+def test_validation_without_a_box_is_refused(job, synthetic):
+    data = synthetic(train=2, val=2, size=64)
+    content = json.loads((data / "val.json").read_text())
+    (data / "val.json").write_text(json.dumps(content | {"annotations": []}))
     with pytest.raises(DataError, match=r"\(val\): no annotations"):
-        Trainer(replace(job, data=tmp_path))
+        Trainer(replace(job, data=data))
 
 
 def test_of_equal_epochs_the_later_one_is_kept(job, tmp_path):

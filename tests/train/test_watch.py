@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import UsageError
 from rstinynet.train import watchers
 from rstinynet.train.folder import git_state
@@ -27,10 +26,8 @@ from rstinynet.train.watchers import RunStart, named_watchers
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    make_synthetic(folder, images=4, size=64)
-    make_synthetic(folder, images=2, size=64, split="val")
+def job(synthetic):
+    folder = synthetic(train=4, val=2, size=64)
     changes = {"imgsz": 64, "batch": 2, "epochs": 2, "norm_batches": 0, "val_every": 1}
     recipe = with_overrides(short(), changes | {"log_every": 1})
     return Job(model="yolo11n", data=folder, out=folder / "run", recipe=recipe)
