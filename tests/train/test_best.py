@@ -7,16 +7,21 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 
 from rstinynet.cli.main import run as command
 from rstinynet.data.synthetic import make_synthetic
+from rstinynet.detections import Detections
 from rstinynet.errors import DataError
 from rstinynet.model.weights import read_metadata
+from rstinynet.scenes.detector import Detector
 from rstinynet.train import outcome as outcome_module
 from rstinynet.train.job import Job
 from rstinynet.train.loop import Trainer, resume, train
 from rstinynet.train.overrides import with_overrides
+from rstinynet.train.pictures import validation_sheet
 from rstinynet.train.recipe import short
 from rstinynet.train.validate import images_at_once, validate
 
@@ -98,6 +103,43 @@ def test_validation_in_batches_finds_the_same(job):
     assert images_at_once(labelled, pixels=2 * 64**2, scale=1.0) == 2
     assert images_at_once(labelled, pixels=100, scale=1.0) == 1
     assert images_at_once(labelled, pixels=2 * 64**2, scale=0.5) == 8
+    assert images_at_once(labelled, pixels=2 * 64**2, fit=32) == 8
+    assert images_at_once(replace(labelled, images=()), pixels=4, fit=32) == 4
+
+
+def test_validation_resizes_images_as_training_does(job, monkeypatch):
+    labels = job.data / "val.json"
+    content = json.loads(labels.read_text())
+    wide = content["images"][0]
+    path = job.data / "images" / wide["file_name"]
+    cv2.imwrite(str(path), np.pad(cv2.imread(str(path)), ((0, 0), (0, 64), (0, 0))))
+    wide["width"] = 128
+    labels.write_text(json.dumps(content))
+    seen = {}
+
+    def detect_batch(self, images, *, conf, scale=None, **_):
+        seen[images[0].shape[1]] = scale
+        return [Detections.empty() for _ in images]
+
+    monkeypatch.setattr(Detector, "detect_batch", detect_batch)
+
+    def factors(**changes):
+        seen.clear()
+        trainer = Trainer(replace(job, recipe=with_overrides(job.recipe, changes)))
+        model, outcome = trainer.learner.ema.module, trainer.outcome
+        outcome.measure(model, "")
+        measured = dict(seen)
+        seen.clear()
+        validation_sheet(
+            model, outcome.metadata(""), trainer.val_set, device="cpu", fit=outcome.fit
+        )
+        assert seen == measured
+        return measured
+
+    assert factors(**{"augment.fit": "letterbox"}) == {64: 1.0, 128: 0.5}
+    # By the weights' own factor, which the recipe names.
+    assert factors(**{"augment.fit": "letterbox", "inference_scale": 1.5}) == {64: None, 128: None}
+    assert factors(**{"augment.fit": "native"}) == {64: None, 128: None}
 
 
 def test_patience_begins_when_something_has_been_found(job, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +11,10 @@ import typer
 from rstinynet.cli.running import DEVICE, PRECISION, PROVIDERS, THREADS, runtime_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
     from rstinynet.data.annotations import LabelledSet
     from rstinynet.detections import Detections
-    from rstinynet.evaluate.run import Image
     from rstinynet.evaluate.study import Study, Wanted
     from rstinynet.scenes.detector import Detector
 
@@ -150,9 +148,7 @@ def val(
         # VOC counts every detection, but a detector must stop somewhere.
         cap = detector_cap(rules.limit) if rules.max_dets else detector_cap(1)
         options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scale}
-        if fit is not None:
-            options["fit"] = fit
-        found, missing = _find(detector, labelled, options, batch=batch, messages=messages)
+        found, missing = _find(detector, labelled, options, fit=fit, batch=batch, messages=messages)
         if save_predictions is not None:
             write_results(save_predictions, found, labelled)
         made = study(labelled, found, wanted)
@@ -277,6 +273,7 @@ def _find(
     labelled: LabelledSet,
     options: dict[str, Any],
     *,
+    fit: int | None,
     batch: int,
     messages: Console,
 ) -> tuple[dict[int, Detections], list[str]]:
@@ -284,7 +281,7 @@ def _find(
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from rstinynet.evaluate.classes import match_classes
-    from rstinynet.evaluate.run import find_objects
+    from rstinynet.evaluate.run import find_objects, fitting
 
     match = match_classes(detector.names, data_names=labelled.names)
     if match.only_data:
@@ -292,19 +289,12 @@ def _find(
         messages.print(f"The model does not know {missing}: never found, they count AP 0.")
     if match.only_model:
         messages.print(f"The data set lacks {', '.join(match.only_model)}: left out.")
-    fit = options.pop("fit", None)
-
-    def search(images: Sequence[Image]) -> list[Detections]:
-        if fit is None:
-            return detector.detect_batch(images, **options)
-        # The images of a call are of one size.
-        return detector.detect_batch(images, **options | {"scale": fit / max(images[0].shape[:2])})
-
+    search = partial(detector.detect_batch, **options)
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=messages) as bar:
         task = bar.add_task("images", total=len(labelled))
         found = find_objects(
-            search,
+            search if fit is None else fitting(search, side=fit),
             labelled,
             batch=batch,
             progress=lambda images: bar.advance(task, images),

@@ -31,6 +31,11 @@ def detector_cap(max_det: int) -> int:
     return max(LEAST_CANDIDATES, 2 * max_det)
 
 
+def fitting(detect: Callable[..., list[Detections]], *, side: int) -> Detect:
+    """`detect`, which takes a `scale`, with the longer side of images resized to `side` pixels."""
+    return lambda images: detect(images, scale=side / max(images[0].shape[:2]))
+
+
 class Progress(Protocol):
     """Told after each batch how many images of it are done."""
 

@@ -39,12 +39,18 @@ def new_folder(model: str, recipe: Recipe) -> Path:
 
 
 def inference_scale(recipe: Recipe, train_set: LabelledSet) -> float:
-    """The factor by which images are resized at validation and inference."""
+    """The factor by which images are resized at inference, and at validation if not fitted each."""
     if recipe.inference_scale is not None:
         return recipe.inference_scale
     if recipe.augment.fit == "native" or not train_set.images:
         return 1.0
     return recipe.imgsz / median(max(image.width, image.height) for image in train_set.images)
+
+
+def validation_fit(recipe: Recipe) -> int | None:
+    """What validation resizes the longer side of each image to; None: all by one factor."""
+    letterbox = recipe.augment.fit == "letterbox" and recipe.inference_scale is None
+    return recipe.imgsz if letterbox else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -327,6 +327,7 @@ class Trainer:
                 self.outcome.metadata(self._budget()),
                 self.val_set,
                 device=self.job.device,
+                fit=self.outcome.fit,
             )
 
     # --- resume state

@@ -18,7 +18,7 @@ from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
 from rstinynet.model.weights import Scaling, WeightsMetadata, load_weights, save_weights
 from rstinynet.train.folder import RunFolder
-from rstinynet.train.job import Job, inference_scale
+from rstinynet.train.job import Job, inference_scale, validation_fit
 from rstinynet.train.ranks import ALONE, Ranks
 from rstinynet.train.validate import Measured, first_images, images_at_once, validate
 
@@ -39,7 +39,9 @@ class Outcome:
         self._train_set = train_set
         self._val_set = val_set
         self.scale = inference_scale(job.recipe, train_set)
-        """Factor by which images are resized at validation and inference."""
+        """Factor by which images are resized at inference, and at validation without `fit`."""
+        self.fit = validation_fit(job.recipe)
+        """What validation resizes the longer side of each image to, pixels."""
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
         """The highest value of the metric that chooses."""
@@ -96,7 +98,8 @@ class Outcome:
     def _at_once(self, chosen: LabelledSet) -> int:
         """Images in a group: no more memory than training has shown to be there."""
         recipe = self.job.recipe
-        return images_at_once(chosen, pixels=recipe.batch * recipe.imgsz**2, scale=self.scale)
+        pixels = recipe.batch * recipe.imgsz**2
+        return images_at_once(chosen, pixels=pixels, scale=self.scale, fit=self.fit)
 
     def _timed(
         self, model: DetectorModel, budget: str, images: int | None
@@ -109,6 +112,7 @@ class Outcome:
             chosen,
             device=str(self.ranks.device(self.job.device)),
             batch=self._at_once(chosen),
+            fit=self.fit,
             ranks=self.ranks,
         )
         return measured, time.monotonic() - begun

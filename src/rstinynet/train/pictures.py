@@ -47,9 +47,17 @@ def batch_sheet(batch: Batch, names: Sequence[str]) -> RgbArray:
 
 
 def validation_sheet(
-    model: DetectorModel, metadata: WeightsMetadata, labelled: LabelledSet, *, device: str
+    model: DetectorModel,
+    metadata: WeightsMetadata,
+    labelled: LabelledSet,
+    *,
+    device: str,
+    fit: int | None = None,
 ) -> RgbArray | None:
-    """Truth at the left, what `model` finds at the right; None if no image has an object."""
+    """Truth at the left, what `model` finds at the right; None if no image has an object.
+
+    `fit` is that of `validate`.
+    """
     with_objects = [image for image in labelled.images if (~image.crowd).any()]
     if not with_objects:
         return None
@@ -59,7 +67,8 @@ def validation_sheet(
     for place in np.unique(places):
         image = with_objects[place]
         pixels = read_rgb(image.path)
-        found = detector.detect_batch([pixels], conf=SHOWN_CONF)[0]
+        scale = None if fit is None else fit / max(pixels.shape[:2])
+        found = detector.detect(pixels, conf=SHOWN_CONF, scale=scale)
         left, top = _busiest(image)
         part = np.ascontiguousarray(pixels[top : top + VAL_SIDE, left : left + VAL_SIDE])
         offset = np.array([left, top, left, top], np.float32)

@@ -107,8 +107,9 @@ class Recipe:
     log_every: int = 20
     """Batches between two log lines."""
     inference_scale: float | None = None
-    """Resize factor at validation and inference, written into the weights. None: the factor of
-    training: 1, or with `augment.fit=letterbox` the one that fits the training images."""
+    """Resize factor at validation and inference, written into the weights. None: as in training: 1,
+    or with `augment.fit=letterbox` validation fits each image, and the weights have the factor that
+    fits the median training image."""
     compare_unaveraged: bool = True
     """At the end the model without averaging is measured too, and kept if it is better."""
     licence: str = "unspecified"

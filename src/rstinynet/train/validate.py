@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.detections import Detections
 from rstinynet.evaluate.coco import evaluate
-from rstinynet.evaluate.run import find_objects
+from rstinynet.evaluate.run import find_objects, fitting
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import WeightsMetadata
 from rstinynet.scenes.detector import Detector
@@ -31,16 +32,20 @@ def validate(
     *,
     device: str,
     batch: int = 1,
+    fit: int | None = None,
     ranks: Ranks = ALONE,
 ) -> Measured:
     """AI-TOD's numbers of `model` on `labelled`, the same on every process.
 
+    The longer side of each image is resized to `fit` pixels, as letterbox training does; without
+    it all are resized by the weights' factor.
     Groups of up to `batch` images are dealt out to the processes; which images go together does
     not depend on their number. The lead scores what all have found.
     """
     detector = Detector(model, metadata, device=device)
+    search = partial(detector.detect_batch, conf=LOWEST_CONF)
     found = find_objects(
-        lambda images: detector.detect_batch(images, conf=LOWEST_CONF),
+        search if fit is None else fitting(search, side=fit),
         labelled,
         batch=batch,
         share=(ranks.rank, ranks.world),
@@ -59,10 +64,17 @@ def first_images(labelled: LabelledSet, images: int | None) -> LabelledSet:
     return replace(labelled, images=labelled.images[:images])
 
 
-def images_at_once(labelled: LabelledSet, *, pixels: int, scale: float) -> int:
+def images_at_once(
+    labelled: LabelledSet, *, pixels: int, scale: float = 1.0, fit: int | None = None
+) -> int:
     """How many of the largest images have no more than so many `pixels` once resized."""
-    largest = max((image.width * image.height for image in labelled.images), default=1)
-    return max(1, int(pixels // max(1.0, largest * scale**2)))
+    areas = [
+        image.width
+        * image.height
+        * (scale if fit is None else fit / max(image.width, image.height)) ** 2
+        for image in labelled.images
+    ]
+    return max(1, int(pixels // max([1.0, *areas])))
 
 
 def _rows(found: Mapping[int, Detections]) -> npt.NDArray[np.float64]:

@@ -78,11 +78,12 @@ class Watch:
         labelled: LabelledSet,
         *,
         device: str,
+        fit: int | None = None,
     ) -> None:
         """Draw what `model` finds on some of `labelled` beside the truth, in place of the last."""
         if self._draw:
             with self._harmless("a picture of the validation"):
-                sheet = pictures.validation_sheet(model, metadata, labelled, device=device)
+                sheet = pictures.validation_sheet(model, metadata, labelled, device=device, fit=fit)
                 if sheet is not None:
                     self._picture(iteration, "val_predictions", pictures.png(sheet))
 
