@@ -17,7 +17,7 @@ from rstinynet.errors import DataError, RSTinyNetError, UsageError
 from rstinynet.model.weights import load_weights
 from rstinynet.train import checkpoint
 from rstinynet.train.batches import Batches
-from rstinynet.train.faults import NotFiniteError, saving
+from rstinynet.train.faults import NotFiniteError, bad_image, saving
 from rstinynet.train.folder import RunFolder
 from rstinynet.train.job import Job
 from rstinynet.train.learner import Learner
@@ -228,8 +228,19 @@ def test_full_disk_at_the_first_words_says_how_to_go_on(job, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RunFolder, "write_assignment", full)
-    with pytest.raises(RSTinyNetError, match="make room"):
+    with pytest.raises(RSTinyNetError, match="make room") as caught:
         train(job)
+    # Nothing is saved yet that could be resumed.
+    assert "--resume" not in str(caught.value)
+    assert "start it again" in str(caught.value)
+    RunFolder(job.out).begin({}, {"device": "cpu"})
+
+
+def test_an_image_that_is_bad_before_anything_is_saved_is_no_reason_to_resume(tmp_path):
+    """As on a process that does not lead, and so saves nothing."""
+    said = str(bad_image(DataError("a.png is gone"), tmp_path))
+    assert "--resume" not in said
+    assert "start the run again" in said
 
 
 def test_a_resumed_run_may_change_its_policies_only(job, capsys):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rstinynet.errors import DataError, RSTinyNetError
+from rstinynet.train import checkpoint
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -31,6 +32,11 @@ def saving(run: Path) -> Iterator[None]:
 
 def _not_written(run: Path, reason: str, *, full: bool) -> RSTinyNetError:
     remedy = "make room on its disk" if full else "make the folder writable"
+    if not checkpoint.kept(run):
+        return RSTinyNetError(
+            f"{run} cannot be written ({reason}), and nothing of the run is saved yet: {remedy} "
+            "and start it again"
+        )
     return RSTinyNetError(
         f"{run} cannot be written ({reason}); what was saved before is intact: {remedy} and "
         f"continue with rstinynet train --resume {run}"
@@ -43,6 +49,11 @@ class NotFiniteError(RSTinyNetError):
 
 def bad_image(error: DataError, run: Path) -> DataError:
     """The error of a training image, with how to go on."""
+    if not checkpoint.kept(run):
+        return DataError(
+            f"{error}. Nothing of the run is saved yet: put the image in its place and start the "
+            "run again (--set bad_images=skip leaves such out)"
+        )
     return DataError(
         f"{error}. The run is kept: put the image in its place and continue with "
         f"rstinynet train --resume {run} (--set bad_images=skip leaves such out)"
