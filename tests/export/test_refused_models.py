@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import warnings
 
 import cv2
 import numpy as np
 import onnx
+import openvino
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from rstinynet.cli.main import run
+from rstinynet.errors import ExportError
 from rstinynet.model.metadata import METADATA_KEY, WeightsMetadata
+from rstinynet.runtime.openvino_backend import OpenvinoBackend
+from rstinynet.runtime.torch_export_backend import TorchExportBackend
 
 SIDE = 64
 
@@ -103,6 +110,45 @@ def test_a_fixed_batch(data, tmp_path, capsys):
     arguments = ["predict", image, "--model", model, "--out", tmp_path / "out", "--batch", "2"]
     assert run([str(one) for one in [*arguments, "--tile", SIDE]]) == 5
     assert "cannot run this file on images (2, 3," in " ".join(capsys.readouterr().err.split())
+
+
+def save_openvino(path, onnx_path):
+    """The same for OpenVINO."""
+    model = openvino.Core().read_model(str(onnx_path))
+    for entry in onnx.load(onnx_path).metadata_props:
+        model.set_rt_info(entry.value, entry.key)
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+@pytest.mark.parametrize("kind", ["foreign", "flat", "four bands", "not square", "odd", "bytes"])
+def test_openvino_files_that_are_not_ours(kind, tmp_path):
+    make, message = KINDS[kind]
+    make(tmp_path / "x.onnx")
+    save_openvino(tmp_path / "x.xml", tmp_path / "x.onnx")
+    with pytest.raises(ExportError, match=re.escape(message)):
+        OpenvinoBackend(tmp_path / "x.xml")
+
+
+def test_openvino_cannot_run_a_fixed_batch_on_two(tmp_path):
+    save(tmp_path / "x.onnx", dims=(1, 3, SIDE, SIDE))
+    save_openvino(tmp_path / "x.xml", tmp_path / "x.onnx")
+    backend = OpenvinoBackend(tmp_path / "x.xml")
+    with pytest.raises(ExportError, match=r"cannot run this file on images \(2, 3,"):
+        backend.output(np.zeros((2, 3, SIDE, SIDE), np.float32))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_torch_export_files_that_are_not_ours(count, tmp_path):
+    class Other(torch.nn.Module):
+        def forward(self, *values):
+            return torch.ones(1) + sum(values)
+
+    program = torch.export.export(Other(), (torch.ones(1),) * count)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, tmp_path / "x.pt2")
+    with pytest.raises(ExportError, match="not exported by rstinynet"):
+        TorchExportBackend(tmp_path / "x.pt2")
 
 
 def test_the_program_ends_with_5(data, tmp_path):

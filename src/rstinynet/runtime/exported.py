@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rstinynet.errors import ExportError, UsageError
 from rstinynet.model.metadata import METADATA_KEY, WeightsMetadata
 from rstinynet.runtime.backend import (
     Images,
+    Precision,
     RuntimeOptions,
     candidates,
     checked_sides,
@@ -27,6 +29,7 @@ class ExportedBackend(ABC):
 
     multiple = 32
     side: int | None = None
+    precision: Precision | None = None
     metadata: WeightsMetadata
 
     def __init__(
@@ -73,10 +76,21 @@ class ExportedBackend(ABC):
         output = self.output(to_input(images_BHWC))
         return candidates(output, count=count, classes=classes, conf=conf, origin=self._origin)
 
-    def _describe(self, metadata: str | None, shape: list[int | None]) -> None:
-        """Take the file's metadata and the shape of its input; ExportError for a foreign file."""
+    def _describe(
+        self, metadata: str | None, inputs: Sequence[tuple[str, list[int | None]]], *, float32: str
+    ) -> None:
+        """Take the file's metadata and its inputs, each of a type and a shape.
+
+        ExportError for a foreign file, and for other inputs than one of `float32`, which is what
+        the runtime calls it.
+        """
         self.metadata = parse_metadata(metadata, origin=self._origin)
-        self.side = checked_sides(shape, origin=self._origin)
+        self.side = checked_sides(inputs[0][1] if inputs else [], origin=self._origin)
+        if [kind for kind, _ in inputs] != [float32]:
+            raise ExportError(
+                f"{self._origin}: the model must have one input of float32, not "
+                f"{', '.join(kind for kind, _ in inputs)}: export it with `rstinynet export`"
+            )
 
 
 def _reopen(

@@ -55,13 +55,10 @@ class OnnxBackend(ExportedBackend):
             ) from error
         self.properties: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         inputs = self.session.get_inputs()
-        shape = [d if isinstance(d, int) else None for d in inputs[0].shape] if inputs else []
-        self._describe(self.properties.get(METADATA_KEY), shape)
-        if [one.type for one in inputs] != ["tensor(float)"]:
-            raise ExportError(
-                f"{path}: the model must have one input of float32, not "
-                f"{', '.join(one.type for one in inputs)}: export it with `rstinynet export`"
-            )
+        described = [
+            (one.type, [d if isinstance(d, int) else None for d in one.shape]) for one in inputs
+        ]
+        self._describe(self.properties.get(METADATA_KEY), described, float32="tensor(float)")
         self._input = inputs[0].name
         self.device = _short(self.session.get_providers()[0])
         self.batch = options.batch or (1 if self.device == "cpu" else GPU_BATCH)

@@ -26,7 +26,7 @@ class OpenvinoBackend(ExportedBackend):
 
     def _open(self, path: Path, device: str | None, options: RuntimeOptions) -> None:
         without_providers(options, runtime="OpenVINO")
-        self._precision = options.precision
+        self.precision = options.precision
         core = _core(self._origin)
         self.device = (device or "cpu").lower()
         name = self.device.upper().replace(":", ".")
@@ -52,8 +52,14 @@ class OpenvinoBackend(ExportedBackend):
                 if model.has_rt_info(METADATA_KEY)
                 else None
             )
-            shape = [d.get_length() if d.is_static else None for d in model.inputs[0].partial_shape]
-            self._describe(text, shape)
+            described = [
+                (
+                    one.get_element_type().get_type_name(),
+                    [d.get_length() if d.is_static else None for d in one.partial_shape],
+                )
+                for one in model.inputs
+            ]
+            self._describe(text, described, float32="f32")
             self._decode: Any = None
             if options.precision != "float32":
                 model, decoding = _divided(model, origin=self._origin)
@@ -75,13 +81,19 @@ class OpenvinoBackend(ExportedBackend):
     def digest(self) -> str:
         """See `Backend.digest`."""
         files = super().digest()
-        return files if self._decode is None else f"{files} {self._precision}"
+        return files if self._decode is None else f"{files} {self.precision}"
 
     def output(self, x_BCHW: Float32Array) -> Float32Array:
         """What the file itself gives for inputs in [0, 1]; see `backend.candidates`."""
-        outputs = self.compiled([x_BCHW])
-        if self._decode is not None:
-            outputs = self._decode([outputs[at] for at in range(len(outputs))])
+        try:
+            outputs = self.compiled([x_BCHW])
+            if self._decode is not None:
+                outputs = self._decode([outputs[at] for at in range(len(outputs))])
+        except RuntimeError as error:
+            raise ExportError(
+                f"{self._origin}: OpenVINO cannot run this file on images {x_BCHW.shape}: "
+                f"{str(error).strip().splitlines()[-1]}"
+            ) from error
         return np.asarray(outputs[0], np.float32)
 
 

@@ -20,6 +20,8 @@ from rstinynet.runtime.torch_backend import GPU_BATCH, torch_device
 class TorchExportBackend(ExportedBackend):
     """A .pt2 file that `rstinynet export` wrote."""
 
+    precision = "float32"
+
     def _open(self, path: Path, device: str | None, options: RuntimeOptions) -> None:
         without_providers(options, runtime="torch")
         if options.precision != "float32":
@@ -44,13 +46,16 @@ class TorchExportBackend(ExportedBackend):
         text = extra[METADATA_KEY]
         text = text.decode() if isinstance(text, bytes) else text
         # Torch says which inputs a graph was made for by the shape of an example.
-        (entry,) = [
+        entries = [
             node.meta["val"]
             for node in program.graph.nodes
             if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
         ]
-        shape = [d if isinstance(d, int) else None for d in entry.shape]
-        self._describe(text, shape)
+        described = [
+            (str(one.dtype), [d if isinstance(d, int) else None for d in one.shape])
+            for one in entries
+        ]
+        self._describe(text, described, float32="torch.float32")
         self._run: Any = program.module()
         self.device = str(self._device)
         self.batch = options.batch or (GPU_BATCH if self._device.type == "cuda" else 1)
