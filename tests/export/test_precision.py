@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,9 +12,12 @@ import torch
 
 from rstinynet.cli.main import run
 from rstinynet.data.synthetic import make_synthetic
+from rstinynet.errors import UsageError
+from rstinynet.model.presets import build
 from rstinynet.runtime import openvino_backend
 from rstinynet.runtime.backend import RuntimeOptions
 from rstinynet.runtime.openvino_backend import OpenvinoBackend
+from rstinynet.runtime.torch_backend import TorchBackend
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +69,23 @@ def test_bfloat16_moves_what_predict_finds_a_little(runtime, image, tmp_path, re
     assert 0 < np.abs(exact[:few] - short[:few]).max() < 0.1
 
 
-def test_val_takes_it_and_says_so(weights, tmp_path, capsys):
+def test_val_takes_it_and_says_so(weights, exported, tmp_path, capsys):
     make_synthetic(tmp_path / "d", images=1, size=96, seed=1).rename(tmp_path / "d" / "val.json")
-    how = ["val", "--data", tmp_path / "d", "--model", weights, "--device", "cpu", "--json"]
-    assert run([str(one) for one in [*how, "--precision", "bfloat16"]]) == 0
-    assert json.loads(capsys.readouterr().out)["settings"]["precision"] == "bfloat16"
+
+    def said(*model):
+        how = ["val", "--data", tmp_path / "d", "--device", "cpu", "--json", "--model", *model]
+        assert run([str(one) for one in how]) == 0
+        return json.loads(capsys.readouterr().out)["settings"]["precision"]
+
+    assert said(weights, "--precision", "bfloat16") == "bfloat16"
+    # The file may hold float16 or eight bits.
+    assert said(exported) is None
+
+
+def test_a_torch_that_cannot_say_has_no_float16_on_a_processor(monkeypatch):
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())  # as torch without oneDNN
+    with pytest.raises(UsageError, match="does not compute in float16"):
+        TorchBackend(build("yolo11n", 2), device="cpu", options=RuntimeOptions(precision="float16"))
 
 
 def test_what_a_runtime_cannot_do_is_told(weights, exported, image, tmp_path, capsys, monkeypatch):

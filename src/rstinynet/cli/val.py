@@ -154,7 +154,7 @@ def val(
         made = study(labelled, found, wanted)
         extra |= {"model": model, "architecture": detector.metadata.model}
         extra |= {"conf": conf, "iou": iou, "max_det_of_image": cap}
-        extra["precision"] = precision
+        extra["precision"] = detector.backend.precision
         extra |= {"classes_missing_in_model": missing}
         if fit is not None:
             extra["fit"] = fit

@@ -45,6 +45,10 @@ class Backend(Protocol):
     def side(self) -> int | None:
         """The side of the square input, where it has one size only."""
 
+    @property
+    def precision(self) -> Precision | None:
+        """What the network is computed in; None where that is the file's own choice."""
+
     def digest(self) -> str:
         """A hash of the whole model, to tell whether a search goes on with the same."""
 

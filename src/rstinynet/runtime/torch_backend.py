@@ -48,12 +48,13 @@ class TorchBackend:
         if (
             options.precision == "float16"
             and self._device.type == "cpu"
-            and not torch.ops.mkldnn._is_mkldnn_fp16_supported()
+            and not _processor_has_float16()
         ):
             raise UsageError(
                 "this processor does not compute in float16: take float32, or bfloat16, which most "
                 "newer ones have"
             )
+        self.precision = options.precision
         self._dtype: torch.dtype = getattr(torch, options.precision)
         fused: Any = model.deployed().eval().to(self._device, self._dtype)
         self.model: DetectorModel = fused.to(memory_format=torch.channels_last)
@@ -84,6 +85,12 @@ class TorchBackend:
         images = torch.from_numpy(images_BHWC).to(self._device).permute(0, 3, 1, 2)
         x_BCHW = (images.to(self._dtype) / 255).contiguous(memory_format=torch.channels_last)
         return find(self.network(x_BCHW).main, self.model.strides, conf=conf)
+
+
+def _processor_has_float16() -> bool:
+    # Torch without oneDNN, as on a Mac, lacks the question too.
+    asked = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
+    return asked is not None and bool(asked())
 
 
 def torch_device(name: str | None) -> torch.device:
