@@ -100,11 +100,12 @@ def test_what_a_runtime_cannot_do_is_told(weights, exported, image, tmp_path, ca
     assert (status, "does not compute in float16" in told) == (2, True)
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_openvino_does_not_take_another_silently(
-    openvino_file, image, tmp_path, capsys, monkeypatch
+    device, openvino_file, image, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setitem(openvino_backend._CAPABILITIES, "float16", "LACKING")
-    how = ["predict", image, "--out", tmp_path, "--model", openvino_file]
+    how = ["predict", image, "--out", tmp_path, "--model", openvino_file, "--device", device]
     status, told = refused(capsys, *how, "--precision", "float16")
     assert status == 2
     assert "OpenVINO's device 'cpu' here has no float16; it has float32" in told

@@ -98,15 +98,19 @@ class OpenvinoBackend(ExportedBackend):
 
 
 def _check_precision(core: Any, name: str, precision: str) -> None:
-    """UsageError where the device lacks it: OpenVINO would take another without a word."""
-    if precision == "float32" or name == "AUTO":
+    """UsageError where the device lacks it: OpenVINO would take another without a word.
+
+    AUTO may take any device, so that all must have it.
+    """
+    if precision == "float32":
         return
-    able = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
-    if _CAPABILITIES[precision] not in able:
-        has = ", ".join(one for one in _CAPABILITIES if _CAPABILITIES[one] in able)
-        raise UsageError(
-            f"OpenVINO's device {name.lower()!r} here has no {precision}; it has {has}"
-        )
+    for device in core.available_devices if name == "AUTO" else [name]:
+        able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        if _CAPABILITIES[precision] not in able:
+            has = ", ".join(one for one in _CAPABILITIES if _CAPABILITIES[one] in able)
+            raise UsageError(
+                f"OpenVINO's device {device.lower()!r} here has no {precision}; it has {has}"
+            )
 
 
 def _divided(model: Any, *, origin: str) -> tuple[Any, Any]:
