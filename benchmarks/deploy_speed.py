@@ -188,6 +188,7 @@ class Finished:
         self.path = path
         self.how = {name: getattr(options, name) for name in ("runtimes", "seconds", "rounds")}
         self.how |= {"image": str(options.image), "peer": bool(options.python)}
+        self.how |= {"processors": processors(), "compiled": options.compiled}
         self.tables: list[dict[str, Any]] = []
         if options.resume and path.exists():
             kept = json.loads(path.read_text())
@@ -264,6 +265,8 @@ def main() -> int:
     parser.add_argument("--prepare", action="store_true", help="make the files and time nothing")
     parser.add_argument("--json", type=Path, help="write everything measured here")
     options = parser.parse_args()
+    if options.resume and options.work is None:
+        parser.error("--resume needs the --work of the run that was stopped")
     keep_memory()  # as `rstinynet predict` does
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
@@ -286,7 +289,8 @@ def main() -> int:
                     if not options.prepare:
                         finished.add(found | {"load": machine().get("load")})
         except KeyboardInterrupt:
-            print("stopped; --resume does the rest", file=sys.stderr)
+            rest = "; --resume does the rest" if options.work else ""
+            print(f"stopped{rest}", file=sys.stderr)
             status = 130
         print(f"{begun}; load {machine().get('load')} at the end\n")
         print(table(finished.tables))
