@@ -90,14 +90,16 @@ def _at_edge(box):
 
 
 @pytest.mark.parametrize("degrees", [20.0, 90.0])
-def test_a_turned_box_holds_every_pixel_of_its_object(degrees):
+@pytest.mark.parametrize(("warped_boxes", "crowd"), [("corners", False), ("ellipse", True)])
+def test_a_turned_box_holds_every_pixel_of_its_object(degrees, warped_boxes, crowd):
+    """Of a region to ignore always: it is not known to be empty at its corners."""
     image = np.zeros((128, 128, 3), np.uint8)
     image[50:62, 70:94] = 255
     piece = Piece(
-        image, np.array([[70, 50, 94, 62]], np.float32), np.zeros(1, int), np.zeros(1, bool)
+        image, np.array([[70, 50, 94, 62]], np.float32), np.zeros(1, int), np.array([crowd])
     )
     chosen = dataclasses.replace(
-        PLAIN, degrees=degrees, shear=5, symmetries="none", warped_boxes="corners"
+        PLAIN, degrees=degrees, shear=5, symmetries="none", warped_boxes=warped_boxes
     )
     for seed in range(10):
         sample, _ = arrange([piece], chosen, np.random.default_rng(seed))

@@ -33,7 +33,8 @@ class AugmentSettings:
     warped_boxes: Literal["ellipse", "corners"] = "ellipse"
     """What a box becomes under rotation and shear. ellipse: it encloses the warped ellipse that
     fills it, the best guess where shapes are unknown (Kalra et al., ICCV 2021, section 4).
-    corners: it encloses the warped corners (YOLO11), and is looser than most objects."""
+    corners: it encloses the warped corners (YOLO11), and is looser than most objects. Regions to
+    ignore always become the latter."""
     focus_prob: float = 0.5
     """A native window is placed on a random object (of a random class) instead of anywhere."""
     symmetries: Literal["all", "horizontal", "none"] = "all"

@@ -115,6 +115,8 @@ def look(
         borderValue=(PAD, PAD, PAD),
     )
     after = warp.boxes(boxes, ellipse=settings.warped_boxes == "ellipse")
+    # A region to ignore may hold objects up to its corners.
+    after[piece.crowd] = warp.boxes(boxes[piece.crowd], ellipse=False)
     return surviving(np.asarray(warped, np.uint8), piece, after, settings)
 
 
