@@ -16,6 +16,9 @@ from rstinynet.export.onnx_file import build_onnx, write_onnx
 from rstinynet.export.openvino_file import to_openvino, write_openvino
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.presets import build
+from rstinynet.model.weights import load_weights
+from rstinynet.runtime import openvino_backend
+from rstinynet.runtime.backend import RuntimeOptions
 from rstinynet.runtime.onnx_backend import OnnxBackend
 from rstinynet.runtime.openvino_backend import OpenvinoBackend
 
@@ -111,6 +114,24 @@ def test_with_nms_inside(weights, tmp_path):
     for size in ((64, 128), (96, 32)):
         image = np.random.default_rng(1).integers(0, 255, (*size, 3), np.uint8)
         same(ours.detect(image), detector.detect(image))
+
+
+@pytest.mark.parametrize("nms", [False, True])
+def test_openvino_decodes_in_float32_what_is_computed_in_less(nms, weights, tmp_path, monkeypatch):
+    # A processor without bfloat16 computes both in float32.
+    monkeypatch.setattr(openvino_backend, "_check_precision", lambda *_: None)
+    path = tmp_path / "tiny.xml"
+    made = build_onnx(*load_weights(weights), imgsz=SIDE, dynamic=True, nms=nms)
+    write_openvino(path, to_openvino(made), half=False)
+    exact = OpenvinoBackend(path)
+    less = OpenvinoBackend(path, options=RuntimeOptions(precision="bfloat16"))
+    assert less.digest() != exact.digest()
+    for size in ((64, 128), (96, 32)):
+        images = np.random.default_rng(1).integers(0, 255, (1, *size, 3), np.uint8)
+        (wanted,), (got,) = (one.find(images, conf=0.1) for one in (exact, less))
+        assert len(wanted) > 0
+        assert abs(len(wanted) - len(got)) <= 0.1 * len(wanted)
+        np.testing.assert_allclose(got.scores[0], wanted.scores[0], atol=0.05)
 
 
 def test_torch_export_has_one_size(weights, capsys):

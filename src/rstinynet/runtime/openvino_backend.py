@@ -17,6 +17,11 @@ from rstinynet.runtime.exported import ExportedBackend, without_providers
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
+_UNDIVIDED = (
+    "this file's decoding cannot be told from its network, so it runs in float32 only: export it "
+    "again with `rstinynet export`"
+)
+
 
 class OpenvinoBackend(ExportedBackend):
     """An OpenVINO model (.xml with its .bin) that `rstinynet export` wrote.
@@ -88,7 +93,8 @@ class OpenvinoBackend(ExportedBackend):
         try:
             outputs = self.compiled([x_BCHW])
             if self._decode is not None:
-                outputs = self._decode([outputs[at] for at in range(len(outputs))])
+                levels = [outputs[at] for at in range(len(outputs))]
+                outputs = self._decode([*levels, x_BCHW][: len(self._decode.inputs)])
         except RuntimeError as error:
             raise ExportError(
                 f"{self._origin}: OpenVINO cannot run this file on images {x_BCHW.shape}: "
@@ -123,17 +129,23 @@ def _divided(model: Any, *, origin: str) -> tuple[Any, Any]:
     flat = [n for n in model.get_ordered_ops() if n.get_friendly_name().startswith("decode/flat")]
     maps = [node.input_value(0) for node in flat if node.get_type_name() == "Reshape"]
     if not maps:
-        raise ExportError(
-            f"{origin}: this file's decoding cannot be told from its network, so it runs in "
-            "float32 only: export it again with `rstinynet export`"
-        )
+        raise ExportError(f"{origin}: {_UNDIVIDED}")
     entries = []
-    for node, level in zip(flat, maps, strict=True):
+    for level in maps:
         entry = opset13.parameter(level.get_partial_shape(), level.get_element_type())
-        node.input(0).replace_source_output(entry.output(0))
+        # In a model of any size the decoding reads its shape too.
+        for reader in level.get_target_inputs():
+            reader.replace_source_output(entry.output(0))
         entries.append(entry)
-    decoding = Model(model.get_results(), entries, "decode")
-    network = Model([opset13.result(level) for level in maps], model.get_parameters(), "network")
+    images = model.get_parameters()
+    try:
+        decoding = Model(model.get_results(), entries, "decode")
+    except RuntimeError:
+        # With NMS inside, boxes are cut to the image, of which then the size is asked.
+        decoding = Model(model.get_results(), [*entries, *images], "decode")
+        if any(op.get_type_name().endswith("Convolution") for op in decoding.get_ops()):
+            raise ExportError(f"{origin}: {_UNDIVIDED}") from None
+    network = Model([opset13.result(level) for level in maps], images, "network")
     return network, decoding
 
 
