@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rstinynet.cli.options import LABELLED, SPLIT
 from rstinynet.cli.running import DEVICE, PRECISION, PROVIDERS, THREADS, runtime_options
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 
 def val(
-    data: Annotated[
-        Path, typer.Option(help="Folder with {train,val,test}.json and images/, or a data.yaml.")
-    ],
+    data: LABELLED,
     model: Annotated[
         str | None,
         typer.Option(
@@ -30,7 +29,7 @@ def val(
             "hub:owner/name@revision, or a shipped model's name."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the data: train, val or test.")] = "val",
+    split: SPLIT = "val",
     predictions: Annotated[
         Path | None, typer.Option(help="Score this COCO results file instead of a model.")
     ] = None,
