@@ -53,8 +53,8 @@ class Row:
 
     says: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    levels: str = ""
-    """Suffix of the model's name: other pyramid levels."""
+    suffix: str = ""
+    """Of the model's name: other pyramid levels, or without a module."""
 
 
 ROWS: dict[str, Row] = {
@@ -75,16 +75,19 @@ ROWS: dict[str, Row] = {
         says="+ copy-paste of tiny objects, half of the samples",
         settings={"augment.paste_prob": 0.5},
     ),
-    "no-p2": Row(says="- P2 (P3 and P4)", levels="-p3p4"),
-    "p5": Row(says="+ P5 (P2 to P5)", levels="-p2p5"),
-    "no-p2-p5": Row(says="- P2 + P5 (P3 to P5)", levels="-p3p5"),
+    "no-p2": Row(says="- P2 (P3 and P4)", suffix="-p3p4"),
+    "p5": Row(says="+ P5 (P2 to P5)", suffix="-p2p5"),
+    "no-p2-p5": Row(says="- P2 + P5 (P3 to P5)", suffix="-p3p5"),
+    "no-mdca": Row(says="- MDCA", suffix="-nomdca"),
+    "no-pfdh": Row(says="- PFDH", suffix="-nopfdh"),
+    "torch-init": Row(says="larger initial weights in PFDH", suffix="-torchinit"),
 }
 
 
 def make_job(row: str, seed: int, options: argparse.Namespace) -> Job:
     """The training of one row and seed."""
     chosen = ROWS[row]
-    model = options.model + chosen.levels
+    model = options.model + chosen.suffix
     config(model, 1)  # an unknown name is answered before anything is trained
     recipe = with_overrides(
         named_recipe(options.recipe),

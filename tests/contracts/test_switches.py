@@ -39,7 +39,7 @@ def test_rows_differ_from_the_base_in_what_they_say_only(switches, arguments):
     assert base.recipe.loss == switches.named_recipe("tiny").loss
     for row, chosen in switches.ROWS.items():
         job = switches.make_job(row, 0, options)
-        assert job.model == base.model + chosen.levels
+        assert job.model == base.model + chosen.suffix
         assert (job.recipe == base.recipe) == (not chosen.settings)
         assert switches.with_overrides(base.recipe, chosen.settings) == job.recipe
 

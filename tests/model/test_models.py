@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,13 +12,13 @@ from rstinynet.model.decode import decode
 from rstinynet.model.presets import NAMES, build, config
 
 SMALL = [name for name in NAMES if name.endswith(("-n", "11n", "n-p2", "-lite"))]
-OTHER_LEVELS = [name for name in NAMES if "lite-p" in name or "rs-tinynet-n-p" in name]
+VARIANTS = [name for name in NAMES if name.startswith(("rs-tinynet-lite-", "rs-tinynet-n-"))]
 
 
 def test_the_family_is_complete():
-    assert len(NAMES) == 5 * (2 + 7 + 1) + 1 + 6 * 3
+    assert len(NAMES) == 5 * (2 + 7 + 1) + 1 + 6 * 6
     assert len(SMALL) == 2 + 7 + 1 + 1
-    assert len(OTHER_LEVELS) == 2 * 3
+    assert len(VARIANTS) == 2 * 6
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,15 @@ def test_a_models_name_says_its_levels(name, strides):
     assert config(name, 3).strides == strides
 
 
-@pytest.mark.parametrize("name", [*SMALL, *OTHER_LEVELS])
+@pytest.mark.parametrize("name", ["rs-tinynet-n", "rs-tinynet-lite"])
+def test_a_models_name_says_what_it_lacks(name):
+    assert config(f"{name}-nomdca", 3) == replace(config(name, 3), mdca=None)
+    assert config(f"{name}-nopfdh", 3) == replace(config(name, 3), pfdh=None)
+    larger = replace(config(name, 3).pfdh, init="torch")
+    assert config(f"{name}-torchinit", 3) == replace(config(name, 3), pfdh=larger)
+
+
+@pytest.mark.parametrize("name", [*SMALL, *VARIANTS])
 def test_forward_backward(name):
     torch.manual_seed(0)
     model = build(name, 3).train()

@@ -9,6 +9,7 @@ from rstinynet.model.arb import ReversibleCoupling
 from rstinynet.model.lite0 import Lite0Trunk, SameConv, imagenet_state, load_imagenet
 from rstinynet.model.mdca import MDCA, eca_kernel
 from rstinynet.model.pfdh import ASFF, ProgressiveFusion
+from rstinynet.model.presets import build
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,22 @@ def test_progressive_fusion_lets_every_level_reach_every_level():
     for fused in out:
         gradients = torch.autograd.grad(fused.square().sum(), maps, retain_graph=True)
         assert all(g.abs().max() > 0 for g in gradients)
+
+
+@pytest.mark.parametrize(
+    ("name", "spread"),
+    [
+        # Xavier: .02 sqrt(2 / (9 * 64 + 9 * 64)) for 3x3 convolutions of 64.
+        ("paper-pfdh-m", 0.02 / 24),
+        ("rs-tinynet-lite", 0.02 / 24),
+        # Torch: uniform within 1 / sqrt(9 * 64).
+        ("rs-tinynet-lite-torchinit", 1 / 24 / 3**0.5),
+    ],
+)
+def test_the_fusion_starts_small_as_published_or_as_torch_does(name, spread):
+    weights = build(name, 2).fusion.stages[-1].blocks[2][0].body[0].weight
+    assert weights.shape == (64, 64, 3, 3)
+    assert float(weights.detach().std()) == pytest.approx(spread, rel=0.05)
 
 
 def test_reversible_coupling_round_trip():

@@ -61,6 +61,9 @@ class PFDHConfig:
     """Channels inside the fusion, by level; None: an eighth of the neck's (as published)."""
     light_head: bool = False
     """Box branch of depthwise and 1x1 convolutions, class branch no wider than `width`."""
+    init: Literal["xavier", "torch"] = "xavier"
+    """Weights that the fusion starts from: Xavier with gain .02 (as published), or torch's own,
+    ten times as large and more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -67,7 +67,9 @@ class DetectorModel(nn.Module):
             self.head = Head(channels, config.strides, config.num_classes)
         else:
             width, light = config.pfdh.width, config.pfdh.light_head
-            self.fusion = ProgressiveFusion(channels, width=width, reduced=config.pfdh.reduced)
+            self.fusion = ProgressiveFusion(
+                channels, width=width, reduced=config.pfdh.reduced, init=config.pfdh.init
+            )
             self.head = Head(
                 [width] * len(channels),
                 config.strides,

@@ -4,6 +4,7 @@ The paper's head is AFPN (asymptotic feature pyramid) with ASFF (adaptively spat
 before YOLO11's heads. The text says "only neighbouring levels, N usually 3"; AFPN links levels up
 to ×8 apart and fuses N = 2, 3, then 4 of them, and the published parameter counts confirm AFPN.
 Inside the fusion the activation is ReLU and weights start by Xavier with gain .02, as published.
+Torch's own initial weights, ten times as large, are a switch.
 
 Shape legend: B images, C channels, N levels fused.
 """
@@ -11,6 +12,7 @@ Shape legend: B images, C channels, N levels fused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +130,12 @@ class ProgressiveFusion(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int], *, width: int, reduced: Sequence[int] | None = None
+        self,
+        channels: Sequence[int],
+        *,
+        width: int,
+        reduced: Sequence[int] | None = None,
+        init: Literal["xavier", "torch"] = "xavier",
     ) -> None:
         super().__init__()
         inner = [c // 8 for c in channels] if reduced is None else list(reduced)
@@ -137,7 +144,7 @@ class ProgressiveFusion(nn.Module):
         self.stages = nn.ModuleList(Stage(inner[:n]) for n in range(2, len(inner) + 1))
         self.leave = nn.ModuleList(_conv(r, width, 1) for r in inner)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if init == "xavier" and isinstance(module, nn.Conv2d):
                 nn.init.xavier_normal_(module.weight, gain=0.02)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -3,16 +3,18 @@
 `yolo11{n,s,m,l,x}` the baseline; `yolo11{..}-p2` the control with a stride-4 level;
 `paper-{mdca,arb,pfdh,mdca-arb,arb-pfdh,mdca-pfdh,full}-{n,s,m,l,x}` the rows of the paper's
 Table III (parameter counts at scale m in docs/models.md); `rs-tinynet-{n,s,m,l,x}` ours;
-`rs-tinynet-lite` ours on an ImageNet-initialised EfficientNet-Lite0; `-p2p5`, `-p3p4`, `-p3p5`
-after a name of ours: on these levels instead of P2 to P4.
+`rs-tinynet-lite` ours on an ImageNet-initialised EfficientNet-Lite0. After a name of ours `-p2p5`,
+`-p3p4` or `-p3p5`: on these levels instead of P2 to P4; `-nomdca` or `-nopfdh`: without the module;
+`-torchinit`: PFDH starts from larger weights than published.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from typing import Literal, get_args
 
 from rstinynet.errors import UsageError
 from rstinynet.model.config import MDCAConfig, ModelConfig, PFDHConfig, Scale
@@ -20,10 +22,39 @@ from rstinynet.model.detector import DetectorModel
 
 _P2 = (2, 3, 4, 5)
 _OURS = (2, 3, 4)
-_OTHER_LEVELS: dict[str, tuple[int, ...]] = {"p2p5": _P2, "p3p4": (3, 4), "p3p5": (3, 4, 5)}
-"""What our models are trained on to see what a level is worth (benchmarks/switches.py)."""
 _FUSION_WIDTHS = {2: 16, 3: 32, 4: 64, 5: 64}
 """PFDH's inner widths at scale m. Ours keep them at every scale: scale n would fuse 4 channels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ours:
+    """What of our models is changed to see what it is worth (benchmarks/switches.py)."""
+
+    levels: tuple[int, ...] = _OURS
+    mdca: bool = True
+    pfdh: bool = True
+    init: Literal["xavier", "torch"] = "xavier"
+
+    def attention(self) -> MDCAConfig | None:
+        """MDCA on every level."""
+        return MDCAConfig() if self.mdca else None
+
+    def fusion(self, *, light_head: bool = False) -> PFDHConfig | None:
+        """PFDH, 64 wide."""
+        if not self.pfdh:
+            return None
+        reduced = tuple(_FUSION_WIDTHS[level] for level in self.levels)
+        return PFDHConfig(reduced=reduced, light_head=light_head, init=self.init)
+
+
+_VARIANTS = {
+    "p2p5": Ours(levels=_P2),
+    "p3p4": Ours(levels=(3, 4)),
+    "p3p5": Ours(levels=(3, 4, 5)),
+    "nomdca": Ours(mdca=False),
+    "nopfdh": Ours(pfdh=False),
+    "torchinit": Ours(init="torch"),
+}
 
 
 def yolo11(scale: Scale, num_classes: int) -> ModelConfig:
@@ -55,7 +86,7 @@ def paper(scale: Scale, num_classes: int, modules: frozenset[str]) -> ModelConfi
     )
 
 
-def rs_tinynet(scale: Scale, num_classes: int, levels: tuple[int, ...] = _OURS) -> ModelConfig:
+def rs_tinynet(scale: Scale, num_classes: int, parts: Ours = Ours()) -> ModelConfig:
     """Ours: levels 2 to 4, MDCA on each, PFDH 64 wide, the auxiliary branch in training only.
 
     Scale n has the light head: it costs less than twice YOLO11n, not almost three times.
@@ -63,24 +94,22 @@ def rs_tinynet(scale: Scale, num_classes: int, levels: tuple[int, ...] = _OURS) 
     return ModelConfig(
         scale=scale,
         num_classes=num_classes,
-        levels=levels,
-        mdca=MDCAConfig(),
+        levels=parts.levels,
+        mdca=parts.attention(),
         arb="pgi",
-        pfdh=PFDHConfig(
-            reduced=tuple(_FUSION_WIDTHS[level] for level in levels), light_head=scale == "n"
-        ),
+        pfdh=parts.fusion(light_head=scale == "n"),
     )
 
 
-def rs_tinynet_lite(num_classes: int, levels: tuple[int, ...] = _OURS) -> ModelConfig:
+def rs_tinynet_lite(num_classes: int, parts: Ours = Ours()) -> ModelConfig:
     """Ours at scale n on EfficientNet-Lite0, for small data and small machines."""
     return ModelConfig(
         scale="n",
         num_classes=num_classes,
         backbone="lite0",
-        levels=levels,
-        mdca=MDCAConfig(),
-        pfdh=PFDHConfig(reduced=tuple(_FUSION_WIDTHS[level] for level in levels)),
+        levels=parts.levels,
+        mdca=parts.attention(),
+        pfdh=parts.fusion(),
     )
 
 
@@ -97,16 +126,16 @@ PAPER_ROWS: dict[str, frozenset[str]] = {
 
 def _presets() -> dict[str, Callable[[int], ModelConfig]]:
     named: dict[str, Callable[[int], ModelConfig]] = {"rs-tinynet-lite": rs_tinynet_lite}
-    for suffix, levels in _OTHER_LEVELS.items():
-        named[f"rs-tinynet-lite-{suffix}"] = partial(rs_tinynet_lite, levels=levels)
+    for suffix, parts in _VARIANTS.items():
+        named[f"rs-tinynet-lite-{suffix}"] = partial(rs_tinynet_lite, parts=parts)
     for scale in get_args(Scale):
         named[f"yolo11{scale}"] = partial(yolo11, scale)
         named[f"yolo11{scale}-p2"] = partial(yolo11_p2, scale)
         for row, modules in PAPER_ROWS.items():
             named[f"paper-{row}-{scale}"] = partial(paper, scale, modules=modules)
         named[f"rs-tinynet-{scale}"] = partial(rs_tinynet, scale)
-        for suffix, levels in _OTHER_LEVELS.items():
-            named[f"rs-tinynet-{scale}-{suffix}"] = partial(rs_tinynet, scale, levels=levels)
+        for suffix, parts in _VARIANTS.items():
+            named[f"rs-tinynet-{scale}-{suffix}"] = partial(rs_tinynet, scale, parts=parts)
     return named
 
 
