@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 import numpy as np
 import pytest
 import torch
 
+from rstinynet.data.image import read_rgb
 from rstinynet.export.check import compare, torch_output
 from rstinynet.export.int8 import kept_in_float, quantise
 from rstinynet.export.onnx_file import build_onnx, write_onnx
 from rstinynet.export.openvino_file import to_openvino, write_openvino
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.presets import NAMES, build
+from rstinynet.model.weights import load_weights
 from rstinynet.runtime.onnx_backend import OnnxBackend
 from rstinynet.runtime.openvino_backend import OpenvinoBackend
 
@@ -97,3 +101,27 @@ def test_both_runtimes_are_near_torch_in_eight_bits(name, tmp_path):
         apart = np.abs(wanted - got)
         assert 0 < apart[:, 4:].mean() < 0.4 * spread
         assert np.corrcoef(wanted[:, 4:].ravel(), got[:, 4:].ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("name", ["rs-tinynet-n", "rs-tinynet-lite"])
+def test_shipped_weights_score_the_sample_scene_in_eight_bits_as_in_torch(name, tmp_path):
+    # Trained: random weights of these say nothing that eight bits could keep.
+    model, metadata = load_weights(name)
+    side = 160
+    with resources.as_file(resources.files("rstinynet") / "samples" / "vegas_pan.tif") as scene:
+        tiles = read_rgb(scene)[:1280, :1280].reshape(8, side, 8, side, 3)
+    x = tiles.transpose(0, 2, 4, 1, 3).reshape(64, 3, side, side).astype(np.float32) / 255
+    seen, others = x[::4], x[1::4]
+    made = build_onnx(model, metadata, imgsz=side)
+    wanted = torch_output(model.deployed(), seen)[:, 4:].ravel()
+    assert (wanted > 0.25).sum() >= 10
+    keep = kept_in_float(model)
+
+    write_onnx(tmp_path / "q.onnx", quantise(made, list(others[:, None]), keep=keep))
+    exported = OnnxBackend(tmp_path / "q.onnx", device="cpu").output(seen)
+    eight = quantise(to_openvino(made), list(others[:, None]), keep=keep)
+    write_openvino(tmp_path / "q.xml", eight, half=False)
+    compiled = OpenvinoBackend(tmp_path / "q.xml").output(seen)
+    for got in (exported[:, 4:].ravel(), compiled[:, 4:].ravel()):
+        assert not np.array_equal(got, wanted)
+        assert np.corrcoef(wanted, got)[0, 1] > 0.9
