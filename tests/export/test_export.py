@@ -294,6 +294,11 @@ def test_another_output_is_refused():
         check.compare(wanted, wanted[:, :5], precision="float32", where="here")
     with pytest.raises(ExportError, match="the most that int8 may lose"):
         check.compare_ap(0.5, 0.4, precision="int8", where=__file__)
+    assert check.compare(wanted, wanted + 0.05, precision="int8", where="here", noise=True)
+    with pytest.raises(ExportError, match="scores_mean"):
+        check.compare(wanted, wanted + 0.05, precision="int8", where="here")
+    with pytest.raises(ExportError, match=r"here: .* scores_mean is 0\.2, and 0\.1"):
+        check.compare(wanted, wanted + 0.2, precision="int8", where="here", noise=True)
 
 
 def test_the_head_ends_in_convolutions_that_stay_in_float():

@@ -23,6 +23,7 @@ from rstinynet.scenes.detector import Detector
 
 Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+NOISE = "random values"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +192,7 @@ def _checked(
                 detector.backend.output(x),  # type: ignore[attr-defined]
                 precision=settings.precision,
                 where=f"{path} on {name}",
+                noise=name.startswith(NOISE),
             )
             for name, x in _trials(side, dynamic=settings.dynamic).items()
         },
@@ -206,11 +208,12 @@ def _trials(side: int, *, dynamic: bool = False) -> dict[str, Float32Array]:
         image = read_rgb(scene)
     real = check.inputs([image, image[::-1, ::-1]], imgsz=side)
     rng = np.random.default_rng(0)
-    trials = {"a real image": real, "random values": rng.random((2, 3, side, side), np.float32)}
+    trials = {"a real image": real, NOISE: rng.random((2, 3, side, side), np.float32)}
     if dynamic:
         other = _other_side(side)
         trials[f"{side} x {other} px"] = np.ascontiguousarray(real[:, :, :other])
-        trials[f"{other} x {side + 32} px"] = rng.random((1, 3, side + 32, other), np.float32)
+        uneven = rng.random((1, 3, side + 32, other), np.float32)
+        trials[f"{NOISE}, {other} x {side + 32} px"] = uneven
     return trials
 
 
