@@ -8,9 +8,10 @@ average's norms take their statistics anew over N batches of the train split (Iz
 2018).
 
 Evaluates on the validation split, at each of the given resize factors, and keeps the one with the
-best AP; chooses there the temperature that brings scores nearest to precision, and each class's
-default confidence (largest F1 at IoU .5); stores all three, in half precision, under
-src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
+best AP; chooses there the shift and the temperature of logits that bring scores nearest to
+precision, and each class's default confidence (the lowest at which F1 at IoU .5 is within `--slack`
+of the largest); stores all, the shift in the biases of the last class convolutions, in half
+precision, under src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ from torch import nn
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.folder import open_split
 from rstinynet.detections import Detections
-from rstinynet.evaluate.calibration import best_temperature, outcomes, reliability, tempered
+from rstinynet.evaluate.calibration import (
+    outcomes,
+    platt_scaling,
+    reliability,
+    shifted,
+    tempered,
+)
 from rstinynet.evaluate.coco import MAX_DET, evaluate
 from rstinynet.evaluate.run import detector_cap, find_objects
 from rstinynet.evaluate.thresholds import best_thresholds
@@ -108,6 +115,13 @@ def with_own_statistics(
         return with_new_statistics(model.eval(), images, like=like)
 
 
+def shift_classes(model: DetectorModel, shift: float) -> None:
+    """Add `shift` to the logit of every class."""
+    with torch.no_grad():
+        for branch in model.head.classify:
+            branch[-1].bias += shift
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path, nargs="+", help="several are averaged")
@@ -115,6 +129,7 @@ def main() -> None:
     parser.add_argument("--norm-batches", type=int, default=0, help="see above; 0: left alone")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--slack", type=float, default=0.02, help="of F1, a share")
     parser.add_argument("--trained-with", help="the command, where the run recorded it wrongly")
     parser.add_argument("--budget", help="machine and time, where the run knows them less well")
     options = parser.parse_args()
@@ -132,17 +147,23 @@ def main() -> None:
             best = scale, found, evaluation
     scale, found, evaluation = best
     scores, right = outcomes(labelled, found)
-    temperature = best_temperature(scores, right)
+    temperature, shift = platt_scaling(scores, right)
+    shift_classes(model, shift)
     found = {
-        id_: Detections(each.boxes, tempered(each.scores, temperature).astype("f4"), each.labels)
+        id_: Detections(
+            each.boxes,
+            tempered(shifted(each.scores, shift), temperature).astype("f4"),
+            each.labels,
+        )
         for id_, each in found.items()
     }
-    before, after = reliability(scores, right), reliability(tempered(scores, temperature), right)
+    before, after = reliability(scores, right), reliability(*outcomes(labelled, found))
     print(
-        f"temperature {temperature:.3f}: calibration error {before.ece:.3f} to {after.ece:.3f}",
+        f"temperature {temperature:.3f}, shift {shift:.3f}: calibration error {before.ece:.3f} to "
+        f"{after.ece:.3f}",
         file=sys.stderr,
     )
-    thresholds = best_thresholds(labelled, found)
+    thresholds = best_thresholds(labelled, found, slack=options.slack)
     for name, point in zip(labelled.names, thresholds, strict=True):
         print(
             f"{name}: confidence {point.conf:.3f}, precision {point.precision:.2f}, "

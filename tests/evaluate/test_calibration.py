@@ -13,7 +13,14 @@ from rstinynet.data.annotations import Category, LabelledSet
 from rstinynet.data.formats.common import labelled_image
 from rstinynet.detections import Detections
 from rstinynet.errors import DataError
-from rstinynet.evaluate.calibration import best_temperature, outcomes, reliability, tempered
+from rstinynet.evaluate.calibration import (
+    best_temperature,
+    outcomes,
+    platt_scaling,
+    reliability,
+    shifted,
+    tempered,
+)
 
 
 def test_scores_that_are_precisions_have_no_error():
@@ -51,6 +58,21 @@ def test_the_temperature_that_made_the_scores_is_found(truth):
     assert best_temperature(overconfident, right) == pytest.approx(truth, rel=0.05)
     mended = tempered(overconfident, best_temperature(overconfident, right))
     assert reliability(mended, right).ece < 0.02
+
+
+@pytest.mark.parametrize(("temperature", "shift"), [(1.0, 0.0), (0.7, 1.5), (1.6, -0.8)])
+def test_the_line_that_made_the_scores_is_found(temperature, shift):
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0.02, 0.98, 40000)
+    right = rng.random(40000) < probability
+    scores = shifted(tempered(probability, 1 / temperature), -shift)
+    found = platt_scaling(scores, right)
+    assert found == pytest.approx((temperature, shift), rel=0.06, abs=0.05)
+    mended = tempered(shifted(scores, found[1]), found[0])
+    assert reliability(mended, right).ece < 0.02
+    if shift:
+        plain = tempered(scores, best_temperature(scores, right))
+        assert reliability(plain, right).ece > 0.05
 
 
 def test_a_temperature_needs_right_and_wrong():

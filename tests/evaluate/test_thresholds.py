@@ -56,6 +56,14 @@ def test_the_largest_f1_wins():
     assert result.f1 == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize(("slack", "conf"), [(0.0, 0.7), (0.1, 0.7), (0.2, 0.1)])
+def test_with_slack_the_lowest_near_the_top_wins(slack, conf):
+    detections = {1: found([A, FAR, B, FAR], [0.9, 0.8, 0.7, 0.1])}
+    result = best_thresholds(labelled(image(1, [A, B])), detections, slack=slack)[0]
+    assert result.conf == pytest.approx(conf)
+    assert result.f1 >= (1 - slack) * 0.8
+
+
 def test_a_duplicate_is_wrong():
     result = best_thresholds(labelled(image(1, [A])), {1: found([A, A], [0.9, 0.8])})[0]
     assert (result.conf, result.precision) == (pytest.approx(0.9), 1.0)

@@ -133,6 +133,35 @@ def best_temperature(scores: Float64Array, right: BoolArray) -> float:
     return float(2 / (low + high))
 
 
+def platt_scaling(scores: Float64Array, right: BoolArray) -> tuple[float, float]:
+    """A temperature T and a shift s: the sigmoid of (logit + s) / T has the least negative
+    log-likelihood of the outcomes (Platt, 1999).
+
+    For scores that are too low or too high as a whole, which a temperature leaves where they are.
+    T is kept within `TEMPERATURES`. Raises DataError as `best_temperature` does.
+    """
+    best_temperature(scores, right)
+    p = np.clip(scores, 1e-12, 1 - 1e-12)
+    inputs_N2 = np.stack([np.log(p / (1 - p)), np.ones(len(p))], axis=1)
+    line = np.array([1.0, 0.0])
+    for _ in range(50):  # Newton's steps: the loss is convex, and two numbers are found
+        q = 1 / (1 + np.exp(-np.clip(inputs_N2 @ line, -30, 30)))
+        gradient = inputs_N2.T @ (q - right)
+        curvature = (inputs_N2 * (q * (1 - q))[:, None]).T @ inputs_N2 + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        line = line - step
+        if np.abs(step).max() < 1e-9:
+            break
+    temperature = float(np.clip(1 / max(line[0], 1e-9), *TEMPERATURES))
+    return temperature, float(line[1] * temperature)
+
+
+def shifted(scores: npt.ArrayLike, shift: float) -> Float64Array:
+    """Scores after `shift` is added to their logits."""
+    p = np.clip(np.asarray(scores, np.float64), 1e-12, 1 - 1e-12)
+    return np.asarray(p / (p + (1 - p) * np.exp(-shift)))
+
+
 def _loss(scores: Float64Array, right: BoolArray, temperature: float) -> float:
     p = np.clip(tempered(scores, temperature), 1e-12, 1 - 1e-12)
     return float(-np.where(right, np.log(p), np.log1p(-p)).mean())

@@ -40,10 +40,19 @@ class Threshold:
 
 
 def best_thresholds(
-    labelled: LabelledSet, found: Mapping[int, Detections], *, iou: float = 0.5
+    labelled: LabelledSet,
+    found: Mapping[int, Detections],
+    *,
+    iou: float = 0.5,
+    slack: float = 0.0,
 ) -> list[Threshold]:
-    """One threshold a class of `labelled`, from detections by image id with its labels."""
-    return [_best(*judged(labelled, found, label, iou)) for label in range(len(labelled.names))]
+    """One threshold a class of `labelled`, from detections by image id with its labels.
+
+    With `slack`, the lowest one at which F1 is at least (1 - slack) of the largest: F1 is flat
+    around its top, and there a lower threshold finds more.
+    """
+    labels = range(len(labelled.names))
+    return [_best(*judged(labelled, found, label, iou), slack) for label in labels]
 
 
 def judged(
@@ -88,13 +97,13 @@ def _judge(
     return verdict, counts
 
 
-def _best(score: Float32Array, hit: npt.NDArray[np.bool_], objects: int) -> Threshold:
+def _best(score: Float32Array, hit: npt.NDArray[np.bool_], objects: int, slack: float) -> Threshold:
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(hit[order])
     if not objects or not len(hits) or not hits[-1]:
         return Threshold(conf=DEFAULT_CONF, precision=0.0, recall=0.0)
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
-    at = int(f1.argmax())
+    at = int(f1.argmax()) if not slack else int(np.flatnonzero(f1 >= (1 - slack) * f1.max())[-1])
     return Threshold(
         conf=float(np.nextafter(score[order[at]], np.float32(0))),
         precision=float(hits[at] / (at + 1)),
