@@ -32,7 +32,7 @@ class AugmentSettings:
     """Rotation and shear are done to this share of the cuts, or with `letterbox` of the samples."""
     warped_boxes: Literal["ellipse", "corners"] = "ellipse"
     """What a box becomes under rotation and shear. ellipse: it encloses the warped ellipse that
-    fills it, the best guess where shapes are unknown (Kalra et al., ICCV 2021, section 4).
+    fills it, the best guess where shapes are unknown (Kalra et al., ICCV 2021).
     corners: it encloses the warped corners (YOLO11), and is looser than most objects. Regions to
     ignore always become the latter."""
     focus_prob: float = 0.5

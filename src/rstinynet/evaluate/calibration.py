@@ -115,11 +115,7 @@ def best_temperature(scores: Float64Array, right: BoolArray) -> float:
     Raises:
         DataError: all detections are right, or none is: any temperature would be arbitrary.
     """
-    if right.all() or not right.any():
-        raise DataError(
-            f"{int(right.sum())} of {len(right)} detections are right: a temperature needs both "
-            "right and wrong ones; take more images or better weights"
-        )
+    _need_both(right)
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
     ratio = (5**0.5 - 1) / 2
     a, b = high - ratio * (high - low), low + ratio * (high - low)
@@ -140,7 +136,7 @@ def platt_scaling(scores: Float64Array, right: BoolArray) -> tuple[float, float]
     For scores that are too low or too high as a whole, which a temperature leaves where they are.
     T is kept within `TEMPERATURES`. Raises DataError as `best_temperature` does.
     """
-    best_temperature(scores, right)
+    _need_both(right)
     p = np.clip(scores, 1e-12, 1 - 1e-12)
     inputs_N2 = np.stack([np.log(p / (1 - p)), np.ones(len(p))], axis=1)
     line = np.array([1.0, 0.0])
@@ -160,6 +156,14 @@ def shifted(scores: npt.ArrayLike, shift: float) -> Float64Array:
     """Scores after `shift` is added to their logits."""
     p = np.clip(np.asarray(scores, np.float64), 1e-12, 1 - 1e-12)
     return np.asarray(p / (p + (1 - p) * np.exp(-shift)))
+
+
+def _need_both(right: BoolArray) -> None:
+    if right.all() or not right.any():
+        raise DataError(
+            f"{int(right.sum())} of {len(right)} detections are right: a temperature needs both "
+            "right and wrong ones; take more images or better weights"
+        )
 
 
 def _loss(scores: Float64Array, right: BoolArray, temperature: float) -> float:
