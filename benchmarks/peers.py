@@ -10,6 +10,10 @@ and opencv-python-headless beside its library) from random weights, with the opt
 authors use. Every result is a COCO results file that is scored here, in AI-TOD's protocol. The same
 command again goes on: finished rows are kept. OUT/table.md, .csv and .tex hold the table.
 
+With --native, nothing is shrunk: ours trains on crops of native resolution, peers on tiles of the
+same side (--tiles, made by `rstinynet data tile`) for as many epochs as come nearest to as many
+images, and whole images are searched at native resolution.
+
 Not alike, and said in the table: augmentation and optimiser are each detector's own; peers know no
 partial labels, so that to them an unknown class is background.
 """
@@ -52,7 +56,10 @@ OFFLINE = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "HF_HUB_OFFLINE"
 
 
 def describe(train: LabelledSet, val: LabelledSet, out: Path) -> Path:
-    """Write the images and boxes for the workers, once as JSON and once in YOLO's layout."""
+    """Write the images and boxes for the workers, once as JSON and once in YOLO's layout.
+
+    `train` is what peers train on: the images, or tiles of them.
+    """
     content: dict[str, Any] = {
         "names": list(train.names),
         "category_ids": [category.id for category in train.categories],
@@ -98,13 +105,14 @@ def train_ours(name: str, folder: Path, options: argparse.Namespace, val: Labell
     begin += ["--recipe", options.recipe, "--epochs", str(options.epochs)]
     begin += ["--batch", str(options.batch), "--imgsz", str(options.imgsz)]
     begin += ["--seed", str(options.seed), "--device", options.device]
-    # As the peers do it: every image fitted to the input.
-    for setting in ("augment.fit=letterbox", *options.set):
+    # As the peers do it: every image fitted to the input, or none.
+    for setting in (*(["augment.fit=letterbox"] * (not options.native)), *options.set):
         begin += ["--set", setting]
     again = checkpoint.kept(run)
     subprocess.run([*command, "train", "--resume", str(run)] if again else begin, check=True)
     search = ["--model", str(run / "weights" / "last.safetensors"), "--device", options.device]
-    search += ["--fit", str(options.imgsz), "--data", str(options.data)]
+    search += [*([] if options.native else ["--fit", str(options.imgsz)])]
+    search += ["--data", str(options.data)]
     search += ["--save-predictions", str(folder / "dets.json"), "--json"]
     subprocess.run([*command, "val", *search], check=True, stdout=subprocess.DEVNULL)
     environment = json.loads((run / "env.json").read_text())
@@ -131,10 +139,23 @@ def train_peer(name: str, folder: Path, python: str) -> None:
     )
 
 
-def settings_of(name: str, options: argparse.Namespace, fingerprints: list[str]) -> dict[str, Any]:
-    """What decides a row's result; also the worker's job."""
+def peer_epochs(options: argparse.Namespace, train: LabelledSet, given: LabelledSet) -> int:
+    """Epochs of what peers train on that come nearest to as many images as ours sees."""
+    return max(1, round(options.epochs * len(train) / len(given)))
+
+
+def settings_of(
+    name: str, options: argparse.Namespace, train: LabelledSet, given: LabelledSet, val: LabelledSet
+) -> dict[str, Any]:
+    """What decides a row's result; also the worker's job. `given`: what peers train on."""
     keys = ("epochs", "batch", "imgsz", "seed", "device")
     settings = {key: getattr(options, key) for key in keys}
+    if options.native:
+        settings["native"] = True
+    fingerprints = [train.fingerprint, val.fingerprint]
+    if name in PEERS and given is not train:
+        settings["epochs"] = peer_epochs(options, train, given)
+        fingerprints.append(given.fingerprint)
     settings |= {"model": PEERS[name][1] if name in PEERS else name}
     settings |= {"data_sha256": fingerprints}
     return settings if name in PEERS else settings | {"ours": [options.recipe, *options.set]}
@@ -170,7 +191,9 @@ def row_of(name: str, folder: Path, val: LabelledSet) -> tuple[str, ...]:
     )
 
 
-def table_of(options: argparse.Namespace, train: LabelledSet, val: LabelledSet) -> TextTable:
+def table_of(
+    options: argparse.Namespace, train: LabelledSet, given: LabelledSet, val: LabelledSet
+) -> TextTable:
     """All finished rows, in the order asked for."""
     rows, machines, notes = [], set(), []
     for name in options.models:
@@ -184,6 +207,13 @@ def table_of(options: argparse.Namespace, train: LabelledSet, val: LabelledSet) 
         if "note" in told:
             notes.append(f"{name}: {told['note']}.")
     partial = any(not image.known.all() for image in (*train.images, *val.images))
+    inputs = f"input {options.imgsz} pixels in training and search"
+    if options.native:
+        epochs = peer_epochs(options, train, given)
+        inputs = (
+            f"{options.imgsz} pixels at native resolution in training (peers: {epochs} epochs of "
+            f"{len(given)} tiles), whole images at native resolution in search"
+        )
     return TextTable(
         title=f"Detectors trained alike on {options.data.resolve().name}",
         columns=(
@@ -193,7 +223,7 @@ def table_of(options: argparse.Namespace, train: LabelledSet, val: LabelledSet) 
         rows=tuple(rows),
         notes=(
             f"Budget of each: {options.epochs} epochs of {len(train)} images, batch "
-            f"{options.batch}, input {options.imgsz} pixels in training and search, seed "
+            f"{options.batch}, {inputs}, seed "
             f"{options.seed}, {options.device}, from random weights. The last weights are scored, "
             f"on the {len(val)} images of the val split, in AI-TOD's protocol, percent. Optimiser "
             "and augmentation are each detector's own.",
@@ -225,6 +255,16 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, required=True, help="of every row")
     parser.add_argument("--batch", type=int, default=8, help="images a batch (%(default)s)")
     parser.add_argument("--imgsz", type=int, default=640, help="side in pixels (%(default)s)")
+    parser.add_argument(
+        "--native",
+        action="store_true",
+        help="crops and tiles of --imgsz at native resolution, not whole images shrunk to it",
+    )
+    parser.add_argument(
+        "--tiles",
+        type=Path,
+        help="with --native: DIR cut by `rstinynet data tile`, what peers train on",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of every row (%(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:0 (%(default)s)")
     parser.add_argument("--recipe", default="tiny", help="of ours (%(default)s)")
@@ -243,13 +283,23 @@ def main() -> int:
         if name in PEERS and PEERS[name][0] not in pythons:
             library = PEERS[name][0]
             parser.error(f"{name} needs --python {library}=ENV/bin/python with {library} in it")
+    peers = [name for name in options.models if name in PEERS]
+    if options.native and any(PEERS[name][0] != "ultralytics" for name in peers):
+        parser.error("--native is for ours and Ultralytics' models")
+    if options.native != (options.tiles is not None) and (peers or options.tiles):
+        parser.error("peers need --native and --tiles together")
     train = require_annotations(open_split(options.data, "train"), source=options.data)
     val = require_annotations(open_split(options.data, "val"), source=f"{options.data} (val)")
-    described = describe(train, val, options.out)
+    given = train
+    if options.tiles is not None:
+        given = require_annotations(open_split(options.tiles, "train"), source=options.tiles)
+        if given.names != train.names:
+            parser.error(f"{options.tiles} has other classes than {options.data}")
+    described = describe(given, val, options.out)
     failed = []
     for name in options.models:
         folder = options.out / "rows" / name
-        settings = settings_of(name, options, [train.fingerprint, val.fingerprint])
+        settings = settings_of(name, options, train, given, val)
         if row_is_finished(folder, settings, described):
             continue
         print(f"{name}: training", file=sys.stderr, flush=True)
@@ -261,8 +311,8 @@ def main() -> int:
         except (subprocess.CalledProcessError, OSError) as error:
             failed.append(name)
             print(f"{name} failed: {error}", file=sys.stderr, flush=True)
-        write_tables([table_of(options, train, val)], options.out / "table")
-    table = table_of(options, train, val)
+        write_tables([table_of(options, train, given, val)], options.out / "table")
+    table = table_of(options, train, given, val)
     write_tables([table], options.out / "table")
     print(table.as_text("markdown"), end="")
     return 1 if failed else 0

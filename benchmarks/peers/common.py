@@ -35,6 +35,7 @@ class Job:
         self.imgsz: int = values["imgsz"]
         self.seed: int = values["seed"]
         self.device: str = values["device"]
+        self.native: bool = values.get("native", False)
         described = Path(values["described"])
         self.yolo = described.parent / "yolo" / "data.yaml"
         content = json.loads(described.read_text())

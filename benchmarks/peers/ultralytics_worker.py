@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import common  # first: it lets torchvision be imported
 import cv2
+import numpy as np
 import torchvision
 import ultralytics
 from torchvision.extension import _has_ops
 from ultralytics import YOLO
+
+STRIDE = 32
+
+
+def padded(pixels: np.ndarray) -> np.ndarray:
+    """Filled to a multiple of the stride at the right and below, so that it is not enlarged."""
+    height, width = (-side % STRIDE for side in pixels.shape[:2])
+    return cv2.copyMakeBorder(pixels, 0, height, 0, width, cv2.BORDER_CONSTANT, value=(114,) * 3)
 
 
 def main() -> None:
@@ -38,9 +47,11 @@ def main() -> None:
     entries = []
     for image in job.val:
         pixels = cv2.imread(image["path"], cv2.IMREAD_COLOR)
+        if job.native:
+            pixels = padded(pixels)
         [found] = trained.predict(
             pixels,
-            imgsz=job.imgsz,
+            imgsz=max(pixels.shape[:2]) if job.native else job.imgsz,
             conf=common.LEAST_CONF,
             iou=0.7,
             max_det=common.MAX_DET,

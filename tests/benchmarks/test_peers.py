@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from rstinynet.data.folder import open_split
+from rstinynet.data.formats.coco import write_coco
+from rstinynet.data.tiles import TileSettings, cut
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +102,39 @@ def test_rows_are_scored_kept_and_refused_with_another_budget(
     assert "training" not in capsys.readouterr().err
     with pytest.raises(SystemExit, match="epochs"):
         run(peers, monkeypatch, *common, "--epochs", 2, "--models", "rtdetr")
+
+
+def test_native_peers_see_as_many_tiles_as_ours_sees_images(
+    peers, data, tmp_path, monkeypatch, capsys
+):
+    tiles, images = tmp_path / "tiles", tmp_path / "tiles" / "images"
+    small = TileSettings(tile=40, overlap=8)
+    made = cut(open_split(data, "train"), images / "train", settings=small)
+    write_coco(made, tiles / "train.json", images_dir=images)
+    workers = tmp_path / "workers"
+    workers.mkdir()
+    (workers / "ultralytics_worker.py").write_text(WORKER)
+    monkeypatch.setattr(peers, "WORKERS", workers)
+    common = ["--data", data, "--out", tmp_path / "out", "--epochs", 12, "--imgsz", 40]
+    common += ["--python", f"ultralytics={sys.executable}", "--models", "yolo11n-peer", "--native"]
+    assert run(peers, monkeypatch, *common, "--tiles", tiles) == 0
+    job = json.loads((tmp_path / "out" / "rows" / "yolo11n-peer" / "job.json").read_text())
+    assert (job["epochs"], job["native"]) == (3, True)  # 12 epochs of 2 images, 3 of 8 tiles
+    told = json.loads((tmp_path / "out" / "described" / "data.json").read_text())
+    assert (len(told["train"]), len(told["val"])) == (8, 2)
+    assert "3 epochs of 8 tiles" in capsys.readouterr().out
+
+    with pytest.raises(SystemExit):
+        run(peers, monkeypatch, *common)
+    assert "--native and --tiles together" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(
+            peers,
+            monkeypatch,
+            *common,
+            *("--models", "fcos", "--python", f"torchvision={sys.executable}", "--tiles", tiles),
+        )
+    assert "--native is for ours and Ultralytics" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
