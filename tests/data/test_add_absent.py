@@ -1,0 +1,100 @@
+"""scripts/add_absent.py: classes that images are said not to show, and what it refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from rstinynet.data.folder import open_split
+
+ROOT = Path(__file__).parents[2]
+STREET = {"source": "street", "absent": ["ship"]}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("add_absent", ROOT / "scripts/add_absent.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(synthetic, tmp_path):
+    """Three images: 1 and 2 of streets, 3 of a harbour; vehicles are known on 1, ships on 3."""
+    made = synthetic(train=3, val=1, size=64)
+    coco = {
+        "images": [
+            dict(image, id=at + 1, source="harbour" if at == 2 else "street", neg_category_ids=[])
+            for at, image in enumerate(json.loads((made / "train.json").read_text())["images"])
+        ],
+        "annotations": [
+            {"id": at, "image_id": image, "category_id": category, "bbox": [8, 8, 8, 8]}
+            | {"area": 64, "iscrowd": 0}
+            for at, (image, category) in enumerate(((1, 6), (3, 4)), start=1)
+        ],
+        "categories": [{"id": 4, "name": "ship"}, {"id": 6, "name": "vehicle"}],
+    }
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "images").symlink_to(made / "images")
+    (folder / "train.json").write_text(json.dumps(coco))
+    return folder
+
+
+def run(script, monkeypatch, data, rules, out="out"):
+    (data / "rules.json").write_text(json.dumps({"splits": rules}))
+    arguments = ["--data", data, "--absent", data / "rules.json", "--out", data.parent / out]
+    monkeypatch.setattr(sys, "argv", ["add_absent.py", *map(str, arguments)])
+    script.main()
+    return data.parent / out
+
+
+def test_classes_become_known_but_on_listed_images(script, data, monkeypatch, capsys):
+    assert [image.known.tolist() for image in open_split(data, "train").images] == [
+        [False, True],
+        [False, False],
+        [True, False],
+    ]
+    harbour = {"source": "harbour", "absent": ["vehicle"], "but": [3]}
+    street = STREET | {"absent": ["ship"], "but": [2]}
+    out = run(script, monkeypatch, data, {"train": [street, harbour]})
+    assert "train: 1 classes said to be absent, on 3 images" in capsys.readouterr().out
+    labelled = open_split(out, "train")
+    assert [image.known.tolist() for image in labelled.images] == [
+        [True, True],
+        [False, False],
+        [True, False],
+    ]
+    assert labelled.images[0].path.is_file()
+    again = run(script, monkeypatch, out, {"train": [street, harbour]}, out="again")
+    assert json.loads((again / "train.json").read_text()) == json.loads(
+        (out / "train.json").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"train": [STREET | {"absent": ["vehicle"]}]}, "image 1 has objects"),
+        ({"train": [STREET | {"source": "moon"}]}, "no image of source 'moon'"),
+        ({"train": [STREET | {"but": [3]}]}, r"not in source 'street': images \[3\]"),
+        ({"train": [STREET | {"absent": ["car"]}]}, r"classes \['car'\]"),
+        ({"test": [STREET]}, "test.json: no such file"),
+    ],
+)
+def test_rules_that_contradict_the_labels_are_refused(script, data, monkeypatch, rules, message):
+    with pytest.raises(SystemExit, match=message):
+        run(script, monkeypatch, data, rules)
+    assert not (data.parent / "out" / "train.json").exists()
+
+
+def test_the_labels_given_are_not_overwritten(script, data, monkeypatch):
+    with pytest.raises(SystemExit, match="--out is --data"):
+        run(script, monkeypatch, data, {"train": [STREET]}, out=data.name)
