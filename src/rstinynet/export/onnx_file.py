@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -34,6 +35,9 @@ NMS_IOU = 0.6
 """As `rstinynet predict` has it."""
 NMS_MOST = 1500
 """Most objects of a class on an image with NMS inside."""
+LOGIT_BOUND = 60.0
+"""Above this a bin's logit is cut, in exported graphs: exp(60) times 16 bins fits a float."""
+LEAST_SUM = 1e-30
 _RECORDED = ((64, 96), (96, 160))
 """Heights and widths that a graph of any size is recorded with: each side has its own factors."""
 
@@ -79,12 +83,14 @@ def build_onnx(
     inputs = [torch.zeros(1, 3, *size) for size in (_RECORDED if dynamic else [(imgsz, imgsz)])]
     outputs, recorder = record(fused, *inputs, graph=graph, input_name=entry)
     maps: list[torch.Tensor] = outputs.main
-    names = [recorder.of(level) for level in maps]
+    levels = [_apart(graph, recorder.of(level), fused.num_classes) for level in maps]
     graph.half = False
     if half:
-        names = [graph.cast(name, TensorProto.FLOAT) for name in names]
+        levels = [Level(*(graph.cast(name, TensorProto.FLOAT) for name in each)) for each in levels]
+    names = [level.sides for level in levels]
     grid = _computed_grid(graph, names, fused.strides) if dynamic else _grid(graph, maps, fused)
-    output = _decode(graph, names, grid, fused)
+    fast = _largest_logit(fused, inputs[0], maps) < LOGIT_BOUND / 2
+    output = _decode(graph, levels, grid, fused.num_classes, fast=fast)
     count: str | int = "anchors" if dynamic else _count(maps)
     shape: list[str | int] = ["batch", 4 + fused.num_classes, count]
     if nms:
@@ -157,6 +163,25 @@ def write_onnx(path: Path, made: onnx.ModelProto) -> None:
     write_bytes(path, made.SerializeToString())
 
 
+class Level(NamedTuple):
+    """Names of one level's maps."""
+
+    sides: str
+    """(B, 64, H, W), logits of the sides' bins."""
+    classes: str
+    """(B, C, H, W), logits of the classes."""
+
+
+def _apart(graph: Graph, name: str, classes: int) -> Level:
+    """The two maps that the head has joined: the joining is left out of the graph."""
+    joining = next(node for node in graph.nodes if name in node.output)
+    if joining.op_type == "Concat" and len(joining.input) == 2:
+        graph.nodes.remove(joining)
+        return Level(*joining.input)
+    sizes = graph.constant([4 * REG_MAX, classes])
+    return Level(*graph.add_many("Split", [name, sizes], 2, axis=1, name="decode/parts"))
+
+
 def _count(maps: list[torch.Tensor]) -> int:
     return sum(level.shape[2] * level.shape[3] for level in maps)
 
@@ -197,24 +222,37 @@ def _whole(graph: Graph, sides: str) -> str:
     return graph.add("Concat", [graph.constant([1]), sides], axis=0, name="decode/whole")
 
 
-def _decode(graph: Graph, names: list[str], grid: tuple[str, str], model: DetectorModel) -> str:
-    """`model.decode.decode` in xywh: (B, 64 + C, H, W) of each level to (B, 4 + C, A)."""
+def _largest_logit(model: DetectorModel, x: torch.Tensor, maps: list[torch.Tensor]) -> float:
+    """Of the sides' bins, on these maps and on noise of the size of `x`, without its sign."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        noisy = model(torch.rand(x.shape, generator=generator)).main
+    return max(float(level[:, : 4 * REG_MAX].abs().max()) for level in (*maps, *noisy))
+
+
+def _decode(
+    graph: Graph, levels: list[Level], grid: tuple[str, str], classes: int, *, fast: bool
+) -> str:
+    """`model.decode.decode` in xywh: the maps of each level to (B, 4 + C, A).
+
+    The `fast` form of the softmax expectation is Σ k·exp(x) / Σ exp(x) over a side's bins, both
+    sums of the four sides in one 1×1 convolution: runtimes compute exp with the convolution before
+    it, and nothing of 64 channels is copied. Logits are bounded first, so that no sum overflows,
+    and the form is for models whose logits are well within the bound.
+    """
     points, steps = grid
-    features = 4 * REG_MAX + model.num_classes
-    flat = [
-        graph.add("Reshape", [name, graph.constant([0, features, -1])], name="decode/flat")
-        for name in names
-    ]
-    joined = graph.add("Concat", flat, axis=2, name="decode/levels")
-    sizes = graph.constant([4 * REG_MAX, model.num_classes])
-    dfl, classes = graph.add_many("Split", [joined, sizes], 2, axis=1, name="decode/split")
-    bins = graph.add("Reshape", [dfl, graph.constant([0, 4, REG_MAX, -1])], name="decode/bins")
-    shares = graph.add("Softmax", [bins], axis=2, name="decode/softmax")
-    values = graph.constant(torch.arange(REG_MAX).float().view(1, 1, REG_MAX, 1).numpy(), "bins")
-    weighted = graph.add("Mul", [shares, values], name="decode/weighted")
-    sides = graph.add(
-        "ReduceSum", [weighted, graph.constant([2])], keepdims=0, name="decode/expectation"
-    )
+    bins = np.arange(REG_MAX, dtype=np.float32)
+    sums = np.zeros((8, 4 * REG_MAX, 1, 1), np.float32)
+    for side in range(4):
+        one = slice(side * REG_MAX, (side + 1) * REG_MAX)
+        sums[side, one, 0, 0], sums[4 + side, one, 0, 0] = bins, 1
+    weight = graph.constant(sums if fast else bins.reshape(1, 1, REG_MAX, 1), "bins")
+    expected, logits = [], []
+    for level in levels:
+        expected.append((_fast_sides if fast else _softmax_sides)(graph, level.sides, weight))
+        shape = graph.constant([0, classes, -1])
+        logits.append(graph.add("Reshape", [level.classes, shape], name="decode/flat_classes"))
+    sides = graph.add("Concat", expected, axis=2, name="decode/levels")
     scaled = graph.add("Mul", [sides, steps], name="decode/px")
     halves = graph.constant([2, 2])
     low, high = graph.add_many("Split", [scaled, halves], 2, axis=1, name="decode/sides")
@@ -222,8 +260,34 @@ def _decode(graph: Graph, names: list[str], grid: tuple[str, str], model: Detect
     middle = graph.add("Mul", [middle, graph.constant([0.5])], name="decode/half")
     middle = graph.add("Add", [middle, points], name="decode/placed")
     size = graph.add("Add", [low, high], name="decode/size")
-    scores = graph.add("Sigmoid", [classes], name="decode/scores")
+    all_logits = graph.add("Concat", logits, axis=2, name="decode/all_classes")
+    scores = graph.add("Sigmoid", [all_logits], name="decode/scores")
     return graph.add("Concat", [middle, size, scores], axis=1, name="decode/output")
+
+
+def _fast_sides(graph: Graph, logits: str, sums: str) -> str:
+    """(B, 64, H, W) to (B, 4, H·W) expected distances, by sums of powers."""
+    # Min, not Clip, which OpenVINO divides in two of which one has another name.
+    bound = graph.constant(np.asarray(LOGIT_BOUND))
+    bounded = graph.add("Min", [logits, bound], name="decode/bounded")
+    raised = graph.add("Exp", [bounded], name="decode/exp")
+    # Where every power is nothing, a side is nothing and no division by it.
+    least = graph.constant([0.0] * 4 + [LEAST_SUM] * 4)
+    summed = graph.add("Conv", [raised, sums, least], name="decode/sums", kernel_shape=[1, 1])
+    flat = graph.add("Reshape", [summed, graph.constant([0, 8, -1])], name="decode/both")
+    four = graph.constant([4, 4])
+    moments, totals = graph.add_many("Split", [flat, four], 2, axis=1, name="decode/split")
+    return graph.add("Div", [moments, totals], name="decode/expectation")
+
+
+def _softmax_sides(graph: Graph, logits: str, values: str) -> str:
+    """(B, 64, H, W) to (B, 4, H·W) expected distances, of any logits."""
+    shape = graph.constant([0, 4, REG_MAX, -1])
+    bins = graph.add("Reshape", [logits, shape], name="decode/flat_bins")
+    shares = graph.add("Softmax", [bins], axis=2, name="decode/softmax")
+    weighted = graph.add("Mul", [shares, values], name="decode/weighted")
+    over = graph.constant([2])
+    return graph.add("ReduceSum", [weighted, over], keepdims=0, name="decode/expectation")
 
 
 def _suppress(graph: Graph, output: str, classes: int, *, sides: list[str]) -> str:

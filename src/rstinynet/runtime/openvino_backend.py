@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from rstinynet.runtime.exported import ExportedBackend, without_providers
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+_ENTRY = re.compile(r"decode/(bounded|flat_bins|flat_classes|flat)(_\d+)?")
+"""Where the network's maps enter the decoding; `flat` alone in files of earlier versions."""
 
 _UNDIVIDED = (
     "this file's decoding cannot be told from its network, so it runs in float32 only: export it "
@@ -126,8 +129,8 @@ def _divided(model: Any, *, origin: str) -> tuple[Any, Any]:
     """
     from openvino import Model, opset13
 
-    flat = [n for n in model.get_ordered_ops() if n.get_friendly_name().startswith("decode/flat")]
-    maps = [node.input_value(0) for node in flat if node.get_type_name() == "Reshape"]
+    nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+    maps = [node.input_value(0) for name, node in nodes.items() if _ENTRY.fullmatch(name)]
     if not maps:
         raise ExportError(f"{origin}: {_UNDIVIDED}")
     entries = []
@@ -143,10 +146,16 @@ def _divided(model: Any, *, origin: str) -> tuple[Any, Any]:
     except RuntimeError:
         # With NMS inside, boxes are cut to the image, of which then the size is asked.
         decoding = Model(model.get_results(), [*entries, *images], "decode")
-        if any(op.get_type_name().endswith("Convolution") for op in decoding.get_ops()):
+        if any(_is_of_network(op) for op in decoding.get_ops()):
             raise ExportError(f"{origin}: {_UNDIVIDED}") from None
     network = Model([opset13.result(level) for level in maps], images, "network")
     return network, decoding
+
+
+def _is_of_network(node: Any) -> bool:
+    """Whether it is a convolution, other than the decoding's own."""
+    own = node.get_friendly_name().startswith("decode/")
+    return node.get_type_name().endswith("Convolution") and not own
 
 
 def _core(origin: str) -> Any:
