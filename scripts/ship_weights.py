@@ -12,6 +12,10 @@ best AP; chooses there the shift and the temperature of logits that bring scores
 precision, and each class's default confidence (the lowest at which F1 at IoU .5 is within `--slack`
 of the largest); stores all, the shift in the biases of the last class convolutions, in half
 precision, under src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
+
+With `--complete DIR2`, the same images with more classes known (scripts/add_absent.py), shift,
+temperature and confidences are chosen on those labels, and their AP is printed too; the resize
+factor and the metrics that are stored stay those of DIR.
 """
 
 from __future__ import annotations
@@ -128,12 +132,16 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", help="of the average; default: equal")
     parser.add_argument("--norm-batches", type=int, default=0, help="see above; 0: left alone")
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--complete", type=Path, help="DIR2, whose labels know more; see above")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
     parser.add_argument("--slack", type=float, default=0.02, help="of F1, a share")
     parser.add_argument("--trained-with", help="the command, where the run recorded it wrongly")
     parser.add_argument("--budget", help="machine and time, where the run knows them less well")
     options = parser.parse_args()
     labelled = open_split(options.data, "val")
+    complete = open_split(options.complete or options.data, "val")
+    if [image.id for image in complete.images] != [image.id for image in labelled.images]:
+        raise SystemExit(f"{options.complete} has other images in val than {options.data}")
     model, metadata = averaged(options.weights, options.shares or [1.0] * len(options.weights))
     if options.norm_batches:
         train = open_split(options.data, "train")
@@ -146,7 +154,7 @@ def main() -> None:
         if best is None or evaluation.as_dict()["ap"] > best[2].as_dict()["ap"]:
             best = scale, found, evaluation
     scale, found, evaluation = best
-    scores, right = outcomes(labelled, found)
+    scores, right = outcomes(complete, found)
     temperature, shift = platt_scaling(scores, right)
     shift_classes(model, shift)
     found = {
@@ -157,13 +165,13 @@ def main() -> None:
         )
         for id_, each in found.items()
     }
-    before, after = reliability(scores, right), reliability(*outcomes(labelled, found))
+    before, after = reliability(scores, right), reliability(*outcomes(complete, found))
     print(
         f"temperature {temperature:.3f}, shift {shift:.3f}: calibration error {before.ece:.3f} to "
         f"{after.ece:.3f}",
         file=sys.stderr,
     )
-    thresholds = best_thresholds(labelled, found, slack=options.slack)
+    thresholds = best_thresholds(complete, found, slack=options.slack)
     for name, point in zip(labelled.names, thresholds, strict=True):
         print(
             f"{name}: confidence {point.conf:.3f}, precision {point.precision:.2f}, "
@@ -185,9 +193,11 @@ def main() -> None:
     )
     path = SHIPPED / f"{metadata.model}.safetensors"
     save_weights(path, model, shipped, half=True)
-    _, stored = measure(Detector.load(path), labelled, scale)
-    report = stored.as_dict()
-    print(json.dumps({"file": path.name, "bytes": path.stat().st_size, "scale": scale, **report}))
+    found, stored = measure(Detector.load(path), labelled, scale)
+    told = {"file": path.name, "bytes": path.stat().st_size, "scale": scale}
+    if options.complete:
+        told["complete"] = evaluate(complete, found).as_dict()
+    print(json.dumps(told | stored.as_dict()))
 
 
 if __name__ == "__main__":
