@@ -125,3 +125,13 @@ def test_a_search_does_not_go_on_in_another_precision(openvino_file):
         short = OpenvinoBackend(openvino_file, options=RuntimeOptions(precision="bfloat16"))
         assert short.digest() != exact.digest()
     assert exact.digest() == OpenvinoBackend(openvino_file).digest()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_openvino_starts_as_many_threads_as_told(openvino_file, precision):
+    if precision == "bfloat16" and not can_bfloat16(openvino_file):
+        pytest.skip("the processor has no bfloat16")
+    backend = OpenvinoBackend(openvino_file, options=RuntimeOptions(threads=1, precision=precision))
+    assert backend.compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    if precision == "bfloat16":
+        assert backend._decode.get_property("INFERENCE_NUM_THREADS") == 1

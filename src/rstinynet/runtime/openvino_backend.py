@@ -47,9 +47,9 @@ class OpenvinoBackend(ExportedBackend):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        network = settings | {"INFERENCE_PRECISION_HINT": _HINTS[options.precision]}
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
+        network = settings | {"INFERENCE_PRECISION_HINT": _HINTS[options.precision]}
         if not path.with_suffix(".bin").is_file():
             weights = path.with_suffix(".bin").name
             raise ExportError(f"{path}: its weights, {weights}, must lie beside it")
