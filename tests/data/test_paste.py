@@ -88,6 +88,40 @@ def test_partly_labelled_images_lend_only_to_those_that_know_the_same(tmp_path, 
     assert pasted
 
 
+def test_across_groups_go_only_classes_that_are_unknown_there(tmp_path):
+    make_synthetic(tmp_path, images=8, size=96, partial=True)
+    labelled = open_split(tmp_path, "train")
+    absent = np.ones_like(labelled.images[0].known)
+    # The last image knows every class, and has nothing: none may come to it.
+    last = dataclasses.replace(
+        labelled.images[-1],
+        known=absent,
+        exhaustive=absent,
+        boxes=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int64),
+        areas=np.zeros(0),
+        crowd=np.zeros(0, np.bool_),
+    )
+    labelled = dataclasses.replace(labelled, images=(*labelled.images[:-1], last))
+    settings = dataclasses.replace(
+        PLAIN, imgsz=96, paste_px=40, scale=(0.5, 1), paste_across=True, focus_prob=0
+    )
+    samples = TrainingSet(labelled, settings)
+    unknown = same = 0
+    for epoch in range(4):
+        for index in range(len(samples)):
+            sample = samples.sample(epoch, index)
+            if sample.id == last.id:
+                assert not len(sample.labels)
+                continue
+            there = sample.known[sample.labels]
+            unknown += int((~there).sum())
+            same += int(there.sum())
+            assert sample.counts.pasted >= (~there).sum()
+    assert unknown
+    assert same
+
+
 def test_a_crowded_or_padded_sample_and_a_set_without_objects_get_nothing(squares):
     nothing = np.zeros(0, np.int64)
     empty = np.zeros((0, 4), np.float32)

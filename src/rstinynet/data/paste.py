@@ -44,13 +44,19 @@ class _Donor:
     """Longer side of its image, pixels."""
 
 
+_Pool = tuple[int, list[_Donor]]
+"""A class and its objects."""
+
+
 class PasteBank:
     """The objects that images lend each other, their pixels kept once they were read.
 
     `groups` gives each image's group: images of which the same classes are wholly labelled. An
     object stays in its group, so its rim brings no unlabelled object of a class that counts as
-    known where it arrives; and it is of a class known there. Which objects are lent depends on
-    the seed only.
+    known where it arrives; and it is of a class known there. With `paste_across` it may also go
+    where its class is unknown, which has more of an object's kind on other kinds of ground; it
+    never goes where its class is known and no image of the group has it. Which objects are lent
+    depends on the seed only.
     """
 
     def __init__(
@@ -73,12 +79,14 @@ class PasteBank:
                 donor = _Donor(row, window, box, max(image.width, image.height))
                 of_group.setdefault(int(image.labels[place]), []).append(donor)
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0x70617374])))
-        self._pools: dict[int, list[tuple[int, list[_Donor]]]] = {}
+        self._pools: dict[int, list[_Pool]] = {}
         for group, of_group in sorted(found.items()):
             self._pools[group] = [
                 (label, [donors[i] for i in sorted(rng.permutation(len(donors))[:POOL])])
                 for label, donors in sorted(of_group.items())
             ]
+        if settings.paste_across:
+            self._pools = _across(self._pools, _known_of(labelled, groups))
 
     def paste(
         self, sample: Piece, group: int, settings: AugmentSettings, rng: np.random.Generator
@@ -130,6 +138,29 @@ class PasteBank:
             with self._lock:
                 self._kept[key] = pixels
         return pixels
+
+
+def _known_of(labelled: LabelledSet, groups: Sequence[int]) -> dict[int, npt.NDArray[np.bool_]]:
+    """(C,) for each group: the classes that its images know wholly."""
+    return {
+        group: image.known & image.exhaustive
+        for image, group in zip(labelled.images, groups, strict=True)
+    }
+
+
+def _across(
+    pools: dict[int, list[_Pool]], known: dict[int, npt.NDArray[np.bool_]]
+) -> dict[int, list[_Pool]]:
+    """Each group's own pools, and of every class that it does not know all groups' objects."""
+    every: dict[int, list[_Donor]] = {}
+    for _, of_group in sorted(pools.items()):
+        for label, donors in of_group:
+            every.setdefault(label, []).extend(donors)
+    return {
+        group: pools.get(group, [])
+        + [(label, donors) for label, donors in sorted(every.items()) if not there[label]]
+        for group, there in known.items()
+    }
 
 
 def _lent(image: LabelledImage, settings: AugmentSettings) -> Iterator[tuple[int, Window]]:
