@@ -15,6 +15,7 @@ from rstinynet.data.folder import open_split
 from rstinynet.data.paste import POOL, PasteBank
 from rstinynet.data.pieces import PAD, Piece
 from rstinynet.data.synthetic import make_synthetic
+from rstinynet.errors import UsageError
 
 PLAIN = AugmentSettings(
     imgsz=128,
@@ -104,7 +105,7 @@ def test_across_groups_go_only_classes_that_are_unknown_there(tmp_path):
     )
     labelled = dataclasses.replace(labelled, images=(*labelled.images[:-1], last))
     settings = dataclasses.replace(
-        PLAIN, imgsz=96, paste_px=40, scale=(0.5, 1), paste_across=True, focus_prob=0
+        PLAIN, imgsz=96, paste_px=40, scale=(0.5, 1), paste_across=("all",), focus_prob=0
     )
     samples = TrainingSet(labelled, settings)
     unknown = same = 0
@@ -120,6 +121,23 @@ def test_across_groups_go_only_classes_that_are_unknown_there(tmp_path):
             assert sample.counts.pasted >= (~there).sum()
     assert unknown
     assert same
+
+
+def test_across_groups_go_only_the_classes_that_are_named(tmp_path):
+    make_synthetic(tmp_path, images=8, size=96, partial=True)
+    labelled = open_split(tmp_path, "train")
+    chosen = labelled.names[1]
+    settings = dataclasses.replace(PLAIN, imgsz=96, paste_px=40, paste_across=(chosen,))
+    samples = TrainingSet(labelled, settings)
+    unknown = []
+    for epoch in range(4):
+        for index in range(len(samples)):
+            sample = samples.sample(epoch, index)
+            unknown += sample.labels[~sample.known[sample.labels]].tolist()
+    assert set(unknown) == {1}
+    wrong = dataclasses.replace(settings, paste_across=(chosen, "train"))
+    with pytest.raises(UsageError, match=f"'train'; the training set's classes are .*{chosen}"):
+        TrainingSet(labelled, wrong)
 
 
 def test_a_crowded_or_padded_sample_and_a_set_without_objects_get_nothing(squares):

@@ -16,9 +16,9 @@ VARIANTS = [name for name in NAMES if name.startswith(("rs-tinynet-lite-", "rs-t
 
 
 def test_the_family_is_complete():
-    assert len(NAMES) == 5 * (2 + 7 + 1) + 1 + 6 * 6
+    assert len(NAMES) == 5 * (2 + 7 + 1) + 1 + 6 * 7
     assert len(SMALL) == 2 + 7 + 1 + 1
-    assert len(VARIANTS) == 2 * 6
+    assert len(VARIANTS) == 2 * 7
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_a_models_name_says_its_levels(name, strides):
 def test_a_models_name_says_what_it_lacks(name):
     assert config(f"{name}-nomdca", 3) == replace(config(name, 3), mdca=None)
     assert config(f"{name}-nopfdh", 3) == replace(config(name, 3), pfdh=None)
+    assert config(f"{name}-p2p5-nopfdh", 3) == replace(config(f"{name}-p2p5", 3), pfdh=None)
     larger = replace(config(name, 3).pfdh, init="torch")
     assert config(f"{name}-torchinit", 3) == replace(config(name, 3), pfdh=larger)
 

@@ -109,6 +109,7 @@ def test_settings_are_changed_by_text():
                 "augment.mosaic_prob=0.25",
                 "topk=13",
                 "scale=0.5,2",
+                "paste_across=vehicle",
                 "symmetries=none",
                 "fit=letterbox",
             ]
@@ -118,6 +119,7 @@ def test_settings_are_changed_by_text():
     assert (changed.lr0, changed.warmup_iterations, changed.max_minutes) == (1e-3, 50, None)
     assert (changed.augment.mosaic_prob, changed.loss.topk) == (0.25, 13)
     assert changed.augment.scale == (0.5, 2.0)
+    assert changed.augment.paste_across == ("vehicle",)
     assert (changed.augment.symmetries, changed.augment.fit) == ("none", "letterbox")
     assert changed.licence == "CC BY 4.0"
     assert set(overrides.differences(changed)) == {
@@ -126,6 +128,7 @@ def test_settings_are_changed_by_text():
         "licence",
         "augment.mosaic_prob",
         "augment.fit",
+        "augment.paste_across",
         "augment.scale",
         "augment.symmetries",
         "loss.topk",

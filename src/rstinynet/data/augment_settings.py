@@ -56,8 +56,9 @@ class AugmentSettings:
     """Colour, blur and noise are done by the batch in torch: auto, where training is on a GPU."""
     paste_prob: float = 0.0
     """Tiny objects of other training images are pasted where nothing is labelled."""
-    paste_across: bool = False
-    """Of partly labelled sets, also objects of classes that the image does not know."""
+    paste_across: tuple[str, ...] = ()
+    """Names of classes whose objects are pasted also on images that do not know the class, of
+    partly labelled sets; `all` for every class."""
     paste_max: int = 8
     """Most objects pasted on one sample."""
     paste_px: float = 32.0

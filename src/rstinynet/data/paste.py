@@ -20,6 +20,7 @@ from rstinynet.data.geometry import View, draw_turn, look, turned
 from rstinynet.data.image import RgbArray
 from rstinynet.data.pieces import PAD, Piece, joined
 from rstinynet.detections import Float32Array
+from rstinynet.errors import UsageError
 
 POOL = 512
 """Objects of a class that one group of images lends; bounds memory and decoding."""
@@ -53,10 +54,10 @@ class PasteBank:
 
     `groups` gives each image's group: images of which the same classes are wholly labelled. An
     object stays in its group, so its rim brings no unlabelled object of a class that counts as
-    known where it arrives; and it is of a class known there. With `paste_across` it may also go
-    where its class is unknown, which has more of an object's kind on other kinds of ground; it
-    never goes where its class is known and no image of the group has it. Which objects are lent
-    depends on the seed only.
+    known where it arrives; and it is of a class known there. Classes named by `paste_across` may
+    also go where they are unknown, which has more of their objects on other kinds of ground; they
+    never go where they are known and no image of the group has them. Which objects are lent
+    depends on the seed only. UsageError if `paste_across` names a class that the set has not.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class PasteBank:
                 for label, donors in sorted(of_group.items())
             ]
         if settings.paste_across:
-            self._pools = _across(self._pools, _known_of(labelled, groups))
+            chosen = _chosen(settings.paste_across, labelled.names)
+            self._pools = _across(self._pools, _known_of(labelled, groups), chosen)
 
     def paste(
         self, sample: Piece, group: int, settings: AugmentSettings, rng: np.random.Generator
@@ -140,6 +142,19 @@ class PasteBank:
         return pixels
 
 
+def _chosen(asked: Sequence[str], names: Sequence[str]) -> set[int]:
+    """Indices of the classes that `paste_across` names."""
+    if "all" in asked:
+        return set(range(len(names)))
+    for name in asked:
+        if name not in names:
+            raise UsageError(
+                f"paste_across names the class '{name}'; "
+                f"the training set's classes are {', '.join(names)}"
+            )
+    return {names.index(name) for name in asked}
+
+
 def _known_of(labelled: LabelledSet, groups: Sequence[int]) -> dict[int, npt.NDArray[np.bool_]]:
     """(C,) for each group: the classes that its images know wholly."""
     return {
@@ -149,13 +164,14 @@ def _known_of(labelled: LabelledSet, groups: Sequence[int]) -> dict[int, npt.NDA
 
 
 def _across(
-    pools: dict[int, list[_Pool]], known: dict[int, npt.NDArray[np.bool_]]
+    pools: dict[int, list[_Pool]], known: dict[int, npt.NDArray[np.bool_]], chosen: set[int]
 ) -> dict[int, list[_Pool]]:
-    """Each group's own pools, and of every class that it does not know all groups' objects."""
+    """Each group's own pools, and of chosen classes that it does not know all groups' objects."""
     every: dict[int, list[_Donor]] = {}
     for _, of_group in sorted(pools.items()):
         for label, donors in of_group:
-            every.setdefault(label, []).extend(donors)
+            if label in chosen:
+                every.setdefault(label, []).extend(donors)
     return {
         group: pools.get(group, [])
         + [(label, donors) for label, donors in sorted(every.items()) if not there[label]]

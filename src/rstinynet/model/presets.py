@@ -5,7 +5,7 @@
 Table III (parameter counts at scale m in docs/models.md); `rs-tinynet-{n,s,m,l,x}` ours;
 `rs-tinynet-lite` ours on an ImageNet-initialised EfficientNet-Lite0. After a name of ours `-p2p5`,
 `-p3p4` or `-p3p5`: on these levels instead of P2 to P4; `-nomdca` or `-nopfdh`: without the module;
-`-torchinit`: PFDH starts from larger weights than published.
+`-p2p5-nopfdh` both; `-torchinit`: PFDH starts from larger weights than published.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _VARIANTS = {
     "p3p5": Ours(levels=(3, 4, 5)),
     "nomdca": Ours(mdca=False),
     "nopfdh": Ours(pfdh=False),
+    "p2p5-nopfdh": Ours(levels=_P2, pfdh=False),
     "torchinit": Ours(init="torch"),
 }
 

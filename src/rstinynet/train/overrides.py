@@ -160,6 +160,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
             value = None if text.lower() in ("none", "null", "") else yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UsageError(f"the value of '{name}' cannot be read: {value!r}") from error
+    if kind == tuple[str, ...]:
+        value = () if value is None else (value,) if isinstance(value, str) else value
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
