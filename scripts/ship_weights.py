@@ -71,6 +71,8 @@ def averaged(
 ) -> tuple[DetectorModel, WeightsMetadata]:
     """The weighted mean of weights of one model and classes, with the first one's metadata.
 
+    Its temperature is left out: it belonged to other logits, and a new one is chosen.
+
     Raises SystemExit if they are of different models or classes, or shares are not one for each.
     """
     if len(shares) != len(paths):
@@ -94,7 +96,7 @@ def averaged(
             for name, first in states[0].items()
         }
     )
-    return model, metadata
+    return model, metadata.model_copy(update={"temperature": 1.0})
 
 
 def with_own_statistics(
@@ -135,6 +137,9 @@ def main() -> None:
     parser.add_argument("--complete", type=Path, help="DIR2, whose labels know more; see above")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
     parser.add_argument("--slack", type=float, default=0.02, help="of F1, a share")
+    parser.add_argument(
+        "--slack-of", nargs="+", default=[], metavar="CLASS=SHARE", help="other slack of a class"
+    )
     parser.add_argument("--trained-with", help="the command, where the run recorded it wrongly")
     parser.add_argument("--budget", help="machine and time, where the run knows them less well")
     options = parser.parse_args()
@@ -142,6 +147,9 @@ def main() -> None:
     complete = open_split(options.complete or options.data, "val")
     if [image.id for image in complete.images] != [image.id for image in labelled.images]:
         raise SystemExit(f"{options.complete} has other images in val than {options.data}")
+    own = {name: float(share) for name, share in (one.split("=") for one in options.slack_of)}
+    if own.keys() - set(labelled.names):
+        raise SystemExit(f"--slack-of: classes are {', '.join(labelled.names)}, not {[*own]}")
     model, metadata = averaged(options.weights, options.shares or [1.0] * len(options.weights))
     if options.norm_batches:
         train = open_split(options.data, "train")
@@ -171,7 +179,11 @@ def main() -> None:
         f"{after.ece:.3f}",
         file=sys.stderr,
     )
-    thresholds = best_thresholds(complete, found, slack=options.slack)
+    slack = dict.fromkeys(labelled.names, options.slack) | own
+    thresholds = [
+        best_thresholds(complete, found, slack=slack[name])[at]
+        for at, name in enumerate(labelled.names)
+    ]
     for name, point in zip(labelled.names, thresholds, strict=True):
         print(
             f"{name}: confidence {point.conf:.3f}, precision {point.precision:.2f}, "

@@ -1,0 +1,65 @@
+"""scripts/ship_weights.py: what an average keeps of the weights that it is made of."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from rstinynet.model.metadata import WeightsMetadata
+from rstinynet.model.presets import build
+from rstinynet.model.weights import save_weights
+
+SCRIPT = Path(__file__).parents[2] / "scripts/ship_weights.py"
+NAMES = ("ship", "vehicle")
+
+
+@pytest.fixture(scope="module")
+def averaged():
+    spec = importlib.util.spec_from_file_location("ship_weights", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.averaged
+
+
+@pytest.fixture
+def weights(tmp_path):
+    def make(name, seed, names=NAMES, **more):
+        torch.manual_seed(seed)
+        path = tmp_path / f"{name}.safetensors"
+        model = build("yolo11n", 2)
+        metadata = WeightsMetadata(
+            model="yolo11n", names=names, category_ids=(1, 2), imgsz=64, **more
+        )
+        save_weights(path, model, metadata)
+        return path, model
+
+    return make
+
+
+def test_an_average_is_the_weighted_mean_with_a_temperature_of_its_own(weights, averaged):
+    one, first = weights("one", 1, temperature=0.5, licence="CC BY 4.0")
+    two, second = weights("two", 2)
+    model, metadata = averaged([one, two], [3, 1])
+    expected = {
+        name: 0.75 * value + 0.25 * second.state_dict()[name]
+        for name, value in first.state_dict().items()
+        if value.is_floating_point()
+    }
+    torch.testing.assert_close(
+        {name: value for name, value in model.state_dict().items() if name in expected}, expected
+    )
+    assert (metadata.licence, metadata.temperature) == ("CC BY 4.0", 1.0)
+
+
+def test_unlike_weights_are_not_averaged(weights, averaged):
+    one, _ = weights("one", 1)
+    other, _ = weights("other", 1, names=("ship", "airplane"))
+    with pytest.raises(SystemExit, match="2 shares for 1 files"):
+        averaged([one], [1, 1])
+    with pytest.raises(SystemExit, match="other.safetensors is yolo11n for ship, airplane"):
+        averaged([one, other], [1, 1])
