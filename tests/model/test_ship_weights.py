@@ -61,5 +61,5 @@ def test_unlike_weights_are_not_averaged(weights, averaged):
     other, _ = weights("other", 1, names=("ship", "airplane"))
     with pytest.raises(SystemExit, match="2 shares for 1 files"):
         averaged([one], [1, 1])
-    with pytest.raises(SystemExit, match="other.safetensors is yolo11n for ship, airplane"):
+    with pytest.raises(SystemExit, match=r"other\.safetensors is yolo11n for ship, airplane"):
         averaged([one, other], [1, 1])

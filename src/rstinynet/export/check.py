@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from rstinynet.boxes import pairwise_iou
 from rstinynet.data.annotations import LabelledSet
-from rstinynet.detections import Float32Array
+from rstinynet.detections import Detections, Float32Array
 from rstinynet.errors import ExportError
 from rstinynet.evaluate.classes import match_classes
 from rstinynet.evaluate.coco import MAX_DET, Evaluation, evaluate
@@ -39,13 +41,17 @@ class Tolerance:
     """Mean over all scores."""
     ap: float
     """Loss of AP, in [0, 1]."""
+    object_score: float = 0.01
+    """How far above the confidence an object of one must score to be missed from the other."""
     noise_scores_mean: float | None = None
     """Another `scores_mean` on noise: eight bits have no room for what calibration never saw."""
 
 
 TOLERANCES: dict[Precision, Tolerance] = {
     "float32": Tolerance(boxes_px=0.05, scores_max=1e-3, scores_mean=1e-5, ap=0.001),
-    "float16": Tolerance(boxes_px=None, scores_max=0.05, scores_mean=1e-3, ap=0.002),
+    "float16": Tolerance(
+        boxes_px=None, scores_max=0.05, scores_mean=1e-3, ap=0.002, object_score=0.05
+    ),
     "int8": Tolerance(
         boxes_px=None, scores_max=None, scores_mean=0.01, ap=0.01, noise_scores_mean=0.1
     ),
@@ -94,6 +100,37 @@ def compare(
                 f"{found[name]:.2g}, and {limit:g} is the most for {precision}"
             )
     return found
+
+
+def compare_objects(
+    wanted: Detections, got: Detections, *, conf: float, iou: float, precision: Precision
+) -> dict[str, int]:
+    """With NMS inside: how many objects both have, and how many of one the other lacks.
+
+    An object is lacking where none of its class overlaps it as much as NMS takes for one object:
+    of boxes that score the same, NMS may keep any. ExportError beyond 2 %.
+    """
+    sure = conf + TOLERANCES[precision].object_score
+    lacking = sum(
+        int((one.scores[alone] >= sure).sum())
+        for one, alone in (
+            (wanted, _without_partner(wanted, got, iou=iou)),
+            (got, _without_partner(got, wanted, iou=iou)),
+        )
+    )
+    if lacking > 0.02 * max(len(wanted), 50):
+        raise ExportError(
+            f"with NMS inside {len(got)} objects are found where the weights find {len(wanted)}, "
+            f"and {lacking} of them only by one of the two"
+        )
+    return {"objects": len(got), "objects_before": len(wanted), "objects_lacking": lacking}
+
+
+def _without_partner(one: Detections, other: Detections, *, iou: float) -> npt.NDArray[np.bool_]:
+    """(N,) of `one`: none of its class in `other` overlaps it so much, but for rounding."""
+    same = one.labels[:, None] == other.labels[None, :]
+    near = pairwise_iou(one.boxes, other.boxes) >= iou - 0.01
+    return np.asarray(~(same & near).any(axis=1), np.bool_)
 
 
 def average_precision(detector: Detector, labelled: LabelledSet) -> float:
