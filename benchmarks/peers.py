@@ -210,9 +210,10 @@ def table_of(
     inputs = f"input {options.imgsz} pixels in training and search"
     if options.native:
         epochs = peer_epochs(options, train, given)
+        seen = "" if given is train else f" (peers: {epochs} epochs of {len(given)} tiles)"
         inputs = (
-            f"{options.imgsz} pixels at native resolution in training (peers: {epochs} epochs of "
-            f"{len(given)} tiles), whole images at native resolution in search"
+            f"{options.imgsz} pixels at native resolution in training{seen}, whole images at "
+            "native resolution in search"
         )
     return TextTable(
         title=f"Detectors trained alike on {options.data.resolve().name}",
@@ -295,6 +296,10 @@ def main() -> int:
         given = require_annotations(open_split(options.tiles, "train"), source=options.tiles)
         if given.names != train.names:
             parser.error(f"{options.tiles} has other classes than {options.data}")
+        widest = max(max(image.width, image.height) for image in given.images)
+        if widest != options.imgsz:
+            # Ultralytics would fit them to imgsz, and train at another resolution than it is told.
+            parser.error(f"tiles of {options.tiles} have {widest} px, not --imgsz {options.imgsz}")
     described = describe(given, val, options.out)
     failed = []
     for name in options.models:

@@ -22,8 +22,11 @@ from rstinynet.files import write_json
 def add_absent(coco: dict[str, Any], rules: list[dict[str, Any]], path: Path) -> int:
     """Change `coco` in place; how many classes were added to images.
 
-    Raises SystemExit where a rule names what is not there, or a class that an image has.
+    Raises SystemExit where a rule names what is not there, or a class that an image has, and where
+    the set is wholly labelled: one image with `neg_category_ids` would make the others partial.
     """
+    if not any("neg_category_ids" in image for image in coco["images"]):
+        raise SystemExit(f"{path}: no image has neg_category_ids, so that every class is known")
     ids = {category["name"]: category["id"] for category in coco["categories"]}
     there: dict[int, set[int]] = {}
     for annotation in coco["annotations"]:
@@ -65,9 +68,16 @@ def main() -> None:
     parser.add_argument("--absent", type=Path, required=True, help="JSON file of rules by split")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     options = parser.parse_args()
+    pictures = options.data / "images"
+    for needed in (options.absent, pictures):
+        if not needed.exists():
+            raise SystemExit(f"{needed}: no such file or folder")
     by_split = json.loads(options.absent.read_text())["splits"]
     if options.out.resolve() == options.data.resolve():
         raise SystemExit("--out is --data, whose labels would be lost; give another folder")
+    link = options.out / "images"
+    if os.path.lexists(link) and link.resolve() != pictures.resolve():
+        raise SystemExit(f"{link} is there and is not {pictures}: give another --out")
     options.out.mkdir(parents=True, exist_ok=True)
     for split, rules in by_split.items():
         path = options.data / f"{split}.json"
@@ -77,9 +87,8 @@ def main() -> None:
         added = add_absent(coco, rules, path)
         write_json(options.out / f"{split}.json", coco)
         print(f"{split}: {added} classes said to be absent, on {len(coco['images'])} images")
-    link = options.out / "images"
     if not link.is_symlink():
-        link.symlink_to(os.path.relpath((options.data / "images").resolve(), options.out.resolve()))
+        link.symlink_to(os.path.relpath(pictures.resolve(), options.out.resolve()))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     .venv/bin/python scripts/ship_weights.py RUN/weights/best.safetensors --data DIR
 
 Several weights files of one model are averaged first, tensor by tensor and by `--shares` (Wortsman
-et al., "Model soups", 2022); the first one's metadata is kept. With `--norm-batches N` the
-average's norms take their statistics anew over N batches of the train split (Izmailov et al.,
-2018).
+et al., "Model soups", 2022); the first one's metadata is kept, with the fingerprint of the last
+one's data. With `--norm-batches N` the average's norms take their statistics anew over N batches of
+the train split (Izmailov et al., 2018).
 
 Evaluates on the validation split, at each of the given resize factors, and keeps the one with the
 best AP; chooses there the shift and the temperature of logits that bring scores nearest to
@@ -71,7 +71,8 @@ def averaged(
 ) -> tuple[DetectorModel, WeightsMetadata]:
     """The weighted mean of weights of one model and classes, with the first one's metadata.
 
-    Its temperature is left out: it belonged to other logits, and a new one is chosen.
+    Its temperature is left out: it belonged to other logits, and a new one is chosen. The data's
+    fingerprint is the last one's, which was trained on them last.
 
     Raises SystemExit if they are of different models or classes, or shares are not one for each.
     """
@@ -96,7 +97,8 @@ def averaged(
             for name, first in states[0].items()
         }
     )
-    return model, metadata.model_copy(update={"temperature": 1.0})
+    last = loaded[-1][1].data_fingerprint
+    return model, metadata.model_copy(update={"temperature": 1.0, "data_fingerprint": last})
 
 
 def with_own_statistics(
@@ -128,6 +130,14 @@ def shift_classes(model: DetectorModel, shift: float) -> None:
             branch[-1].bias += shift
 
 
+def class_share(text: str) -> tuple[str, float]:
+    """Of `vehicle=0.1` the class and the share; ValueError, which argparse tells, if it is none."""
+    name, _, share = text.rpartition("=")
+    if not name or not 0 <= float(share) < 1:
+        raise ValueError(text)
+    return name, float(share)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path, nargs="+", help="several are averaged")
@@ -138,7 +148,12 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
     parser.add_argument("--slack", type=float, default=0.02, help="of F1, a share")
     parser.add_argument(
-        "--slack-of", nargs="+", default=[], metavar="CLASS=SHARE", help="other slack of a class"
+        "--slack-of",
+        type=class_share,
+        action="append",
+        default=[],
+        metavar="CLASS=SHARE",
+        help="another slack for a class; may be repeated",
     )
     parser.add_argument("--trained-with", help="the command, where the run recorded it wrongly")
     parser.add_argument("--budget", help="machine and time, where the run knows them less well")
@@ -147,7 +162,9 @@ def main() -> None:
     complete = open_split(options.complete or options.data, "val")
     if [image.id for image in complete.images] != [image.id for image in labelled.images]:
         raise SystemExit(f"{options.complete} has other images in val than {options.data}")
-    own = {name: float(share) for name, share in (one.split("=") for one in options.slack_of)}
+    if complete.names != labelled.names:
+        raise SystemExit(f"{options.complete} has other classes than {options.data}")
+    own = dict(options.slack_of)
     if own.keys() - set(labelled.names):
         raise SystemExit(f"--slack-of: classes are {', '.join(labelled.names)}, not {[*own]}")
     model, metadata = averaged(options.weights, options.shares or [1.0] * len(options.weights))
@@ -180,17 +197,14 @@ def main() -> None:
         file=sys.stderr,
     )
     slack = dict.fromkeys(labelled.names, options.slack) | own
-    thresholds = [
-        best_thresholds(complete, found, slack=slack[name])[at]
-        for at, name in enumerate(labelled.names)
-    ]
+    points = {each: best_thresholds(complete, found, slack=each) for each in set(slack.values())}
+    thresholds = [points[slack[name]][at] for at, name in enumerate(labelled.names)]
     for name, point in zip(labelled.names, thresholds, strict=True):
         print(
             f"{name}: confidence {point.conf:.3f}, precision {point.precision:.2f}, "
             f"recall {point.recall:.2f}",
             file=sys.stderr,
         )
-    report = evaluation.as_dict()
     shipped = WeightsMetadata.model_validate(
         metadata.model_dump()
         | {
@@ -198,7 +212,6 @@ def main() -> None:
             "temperature": temperature,
             "conf": min(point.conf for point in thresholds),
             "class_conf": tuple(point.conf for point in thresholds),
-            "metrics": {key: report[key] for key in HEADLINES},
             "trained_with": options.trained_with or metadata.trained_with,
             "budget": options.budget or metadata.budget,
         }
@@ -206,6 +219,9 @@ def main() -> None:
     path = SHIPPED / f"{metadata.model}.safetensors"
     save_weights(path, model, shipped, half=True)
     found, stored = measure(Detector.load(path), labelled, scale)
+    # Half precision, and the scores that the temperature brought below the least, cost a little.
+    metrics = {key: stored.as_dict()[key] for key in HEADLINES}
+    save_weights(path, model, shipped.model_copy(update={"metrics": metrics}), half=True)
     told = {"file": path.name, "bytes": path.stat().st_size, "scale": scale}
     if options.complete:
         told["complete"] = evaluate(complete, found).as_dict()

@@ -128,6 +128,9 @@ def test_native_peers_see_as_many_tiles_as_ours_sees_images(
         run(peers, monkeypatch, *common)
     assert "--native and --tiles together" in capsys.readouterr().err
     with pytest.raises(SystemExit):
+        run(peers, monkeypatch, *common, "--tiles", tiles, "--imgsz", 32)
+    assert "have 40 px, not --imgsz 32" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         run(
             peers,
             monkeypatch,

@@ -98,3 +98,25 @@ def test_rules_that_contradict_the_labels_are_refused(script, data, monkeypatch,
 def test_the_labels_given_are_not_overwritten(script, data, monkeypatch):
     with pytest.raises(SystemExit, match="--out is --data"):
         run(script, monkeypatch, data, {"train": [STREET]}, out=data.name)
+
+
+def test_a_wholly_labelled_set_is_refused(script, data, monkeypatch):
+    whole = json.loads((data / "train.json").read_text())
+    for image in whole["images"]:
+        del image["neg_category_ids"]
+    (data / "train.json").write_text(json.dumps(whole))
+    with pytest.raises(SystemExit, match="every class is known"):
+        run(script, monkeypatch, data, {"train": [STREET]})
+    assert not (data.parent / "out" / "train.json").exists()
+
+
+def test_images_of_another_set_are_not_kept(script, data, monkeypatch, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "images").symlink_to(tmp_path)
+    with pytest.raises(SystemExit, match="is there and is not"):
+        run(script, monkeypatch, data, {"train": [STREET]})
+    assert not (out / "train.json").exists()
+    (data / "images").unlink()
+    with pytest.raises(SystemExit, match="images: no such file or folder"):
+        run(script, monkeypatch, data, {"train": [STREET]}, out="other")

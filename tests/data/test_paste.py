@@ -138,6 +138,10 @@ def test_across_groups_go_only_the_classes_that_are_named(tmp_path):
     wrong = dataclasses.replace(settings, paste_across=(chosen, "train"))
     with pytest.raises(UsageError, match=f"'train'; the training set's classes are .*{chosen}"):
         TrainingSet(labelled, wrong)
+    with pytest.raises(UsageError, match="'all'"):
+        TrainingSet(labelled, dataclasses.replace(settings, paste_across=("all", chosen)))
+    with pytest.raises(UsageError, match="paste_across does nothing without a paste_prob"):
+        dataclasses.replace(settings, paste_prob=0)
 
 
 def test_a_crowded_or_padded_sample_and_a_set_without_objects_get_nothing(squares):

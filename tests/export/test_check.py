@@ -7,7 +7,7 @@ import pytest
 
 from rstinynet.detections import Detections
 from rstinynet.errors import ExportError
-from rstinynet.export.check import compare_objects
+from rstinynet.export.check import check_suppressed, compare_objects
 
 COUNT = 60
 
@@ -61,3 +61,15 @@ def test_objects_about_as_sure_as_the_confidence_may_come_and_go():
     assert compared(unsure, Detections.empty(), "float16")["objects_lacking"] == 0
     with pytest.raises(ExportError):
         compared(unsure, Detections.empty())
+
+
+def test_what_nms_should_have_taken_away_is_refused():
+    def rows(*, moved, label):
+        first = [0, 10, 10, 30, 30, 0.9, 0]
+        return np.array([first, [0, 10 + moved, 10, 30 + moved, 30, 0.8, label]], np.float32)
+
+    check_suppressed(np.zeros((0, 7), np.float32), iou=0.6, where="a file")
+    check_suppressed(rows(moved=6, label=0), iou=0.6, where="a file")
+    check_suppressed(rows(moved=1, label=1), iou=0.6, where="a file")
+    with pytest.raises(ExportError, match=r"a file: boxes of one class overlap by 0\.9"):
+        check_suppressed(rows(moved=1, label=0), iou=0.6, where="a file")

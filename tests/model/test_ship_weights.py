@@ -17,13 +17,13 @@ NAMES = ("ship", "vehicle")
 
 
 @pytest.fixture(scope="module")
-def averaged():
+def script():
     spec = importlib.util.spec_from_file_location("ship_weights", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.averaged
+    return module
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def weights(tmp_path):
     return make
 
 
-def test_an_average_is_the_weighted_mean_with_a_temperature_of_its_own(weights, averaged):
+def test_an_average_is_the_weighted_mean_with_a_temperature_of_its_own(weights, script):
     one, first = weights("one", 1, temperature=0.5, licence="CC BY 4.0")
-    two, second = weights("two", 2)
-    model, metadata = averaged([one, two], [3, 1])
+    two, second = weights("two", 2, data_fingerprint="f" * 64)
+    model, metadata = script.averaged([one, two], [3, 1])
     expected = {
         name: 0.75 * value + 0.25 * second.state_dict()[name]
         for name, value in first.state_dict().items()
@@ -54,12 +54,20 @@ def test_an_average_is_the_weighted_mean_with_a_temperature_of_its_own(weights, 
         {name: value for name, value in model.state_dict().items() if name in expected}, expected
     )
     assert (metadata.licence, metadata.temperature) == ("CC BY 4.0", 1.0)
+    assert metadata.data_fingerprint == "f" * 64
 
 
-def test_unlike_weights_are_not_averaged(weights, averaged):
+def test_unlike_weights_are_not_averaged(weights, script):
     one, _ = weights("one", 1)
     other, _ = weights("other", 1, names=("ship", "airplane"))
     with pytest.raises(SystemExit, match="2 shares for 1 files"):
-        averaged([one], [1, 1])
+        script.averaged([one], [1, 1])
     with pytest.raises(SystemExit, match=r"other\.safetensors is yolo11n for ship, airplane"):
-        averaged([one, other], [1, 1])
+        script.averaged([one, other], [1, 1])
+
+
+def test_a_slack_is_of_a_class(script):
+    assert script.class_share("storage-tank=0.1") == ("storage-tank", 0.1)
+    for wrong in ("vehicle", "=0.1", "vehicle=1.5", "vehicle=much"):
+        with pytest.raises(ValueError, match=r"vehicle|0\.1|much"):
+            script.class_share(wrong)

@@ -110,6 +110,7 @@ def test_settings_are_changed_by_text():
                 "topk=13",
                 "scale=0.5,2",
                 "paste_across=vehicle",
+                "paste_prob=0.5",
                 "symmetries=none",
                 "fit=letterbox",
             ]
@@ -129,6 +130,7 @@ def test_settings_are_changed_by_text():
         "augment.mosaic_prob",
         "augment.fit",
         "augment.paste_across",
+        "augment.paste_prob",
         "augment.scale",
         "augment.symmetries",
         "loss.topk",

@@ -94,6 +94,8 @@ class AugmentSettings:
                 "min_box_px must be at least 0 and min_visibility lie in [0, 1], not "
                 f"{self.min_box_px} and {self.min_visibility}"
             )
+        if self.paste_across and not self.paste_prob:
+            raise UsageError("paste_across does nothing without a paste_prob above 0")
         if self.paste_max < 1 or self.paste_px < 1:
             raise UsageError(
                 "paste_max and paste_px must be at least 1, not "

@@ -144,7 +144,7 @@ class PasteBank:
 
 def _chosen(asked: Sequence[str], names: Sequence[str]) -> set[int]:
     """Indices of the classes that `paste_across` names."""
-    if "all" in asked:
+    if tuple(asked) == ("all",):
         return set(range(len(names)))
     for name in asked:
         if name not in names:

@@ -126,6 +126,22 @@ def compare_objects(
     return {"objects": len(got), "objects_before": len(wanted), "objects_lacking": lacking}
 
 
+def check_suppressed(rows: Float32Array, *, iou: float, where: str) -> None:
+    """That NMS inside the graph did its work, which a `Detector` would do once more.
+
+    `rows` are (K, 7): image, corners in pixels, score, class. ExportError where two of a class
+    overlap by more than `iou`.
+    """
+    for image, label in np.unique(rows[:, [0, 6]], axis=0):
+        boxes = rows[(rows[:, 0] == image) & (rows[:, 6] == label), 1:5]
+        most = float(np.triu(pairwise_iou(boxes, boxes), 1).max(initial=0))
+        if most > iou + 0.01:
+            raise ExportError(
+                f"{where}: boxes of one class overlap by {most:.2f}, and {iou:g} is the most that "
+                "NMS inside should leave"
+            )
+
+
 def _without_partner(one: Detections, other: Detections, *, iou: float) -> npt.NDArray[np.bool_]:
     """(N,) of `one`: none of its class in `other` overlaps it so much, but for rounding."""
     same = one.labels[:, None] == other.labels[None, :]
