@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,17 +13,10 @@ from rstinynet.data.folder import open_split
 from rstinynet.data.formats.coco import write_coco
 from rstinynet.data.tiles import TileSettings, cut
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
-def peers():
-    spec = importlib.util.spec_from_file_location("peers", ROOT / "benchmarks" / "peers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def peers(load_script):
+    return load_script("benchmarks/peers.py")
 
 
 @pytest.fixture(scope="module")

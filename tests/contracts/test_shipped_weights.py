@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +11,6 @@ import pytest
 import rstinynet
 from rstinynet.model.weights import load_weights, shipped_names, shipped_path
 from rstinynet.scenes.detector import DEFAULT_MODEL
-
-MARKS = Path(__file__).parents[2] / "benchmarks" / "sample_vehicles.json"
-"""The sample scene's vehicles, marked by eye before any model was run on it."""
 
 
 def test_the_default_is_shipped():
@@ -34,18 +30,14 @@ def test_each_file_is_small_and_says_what_it_is(name):
     assert len(metadata.class_conf) == len(metadata.names) == model.num_classes
 
 
-def test_the_default_finds_cars_of_the_sample_scene():
+def test_the_default_finds_cars_of_the_sample_scene(load_script):
+    count = load_script("benchmarks/sample_count.py")
+    marks = json.loads(count.REFERENCE.read_text())
     with resources.as_file(resources.files("rstinynet") / "samples" / "vegas_pan.tif") as scene:
         result = rstinynet.load(DEFAULT_MODEL, device="cpu").predict(scene, classes=["vehicle"])
-    boxes = result.boxes.xyxy
-    marks = json.loads(MARKS.read_text())
-    certain = _held(boxes, marks["certain_xy_px"])
-    doubtful = _held(boxes, marks["uncertain_xy_px"])
+    low, high = result.boxes.xyxy[:, :2], result.boxes.xyxy[:, 2:]
+    boxes = np.concatenate([low, high - low], axis=1)
+    certain = count.holds(boxes, np.array(marks["certain_xy_px"], float))
+    doubtful = count.holds(boxes, np.array(marks["uncertain_xy_px"], float))
     assert certain.any(axis=0).sum() >= 10
     assert (~certain.any(axis=1) & ~doubtful.any(axis=1)).sum() <= 3
-
-
-def _held(boxes, points):
-    """(boxes, points) true where a box, wider by 4 pixels, holds a point."""
-    at = np.asarray(points, float)
-    return ((at >= boxes[:, None, :2] - 4) & (at <= boxes[:, None, 2:] + 4)).all(axis=2)

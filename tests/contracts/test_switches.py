@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
-import sys
-from pathlib import Path
 
 import pytest
 
 from rstinynet.train import checkpoint
 from rstinynet.train.learner import Learner
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "switches.py"
-
 
 @pytest.fixture(scope="module")
-def switches():
-    spec = importlib.util.spec_from_file_location("switches", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def switches(load_script):
+    return load_script("benchmarks/switches.py")
 
 
 @pytest.fixture

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from rstinynet.data.folder import open_split
 
-ROOT = Path(__file__).parents[2]
 STREET = {"source": "street", "absent": ["ship"]}
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("add_absent", ROOT / "scripts/add_absent.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("scripts/add_absent.py")
 
 
 @pytest.fixture

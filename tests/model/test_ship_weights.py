@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,18 +9,12 @@ from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.presets import build
 from rstinynet.model.weights import save_weights
 
-SCRIPT = Path(__file__).parents[2] / "scripts/ship_weights.py"
 NAMES = ("ship", "vehicle")
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("ship_weights", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("scripts/ship_weights.py")
 
 
 @pytest.fixture
