@@ -16,9 +16,9 @@ VARIANTS = [name for name in NAMES if name.startswith(("rs-tinynet-lite-", "rs-t
 
 
 def test_the_family_is_complete():
-    assert len(NAMES) == 5 * (2 + 7 + 1) + 1 + 6 * 7
+    assert len(NAMES) == 5 * (2 + 7 + 1) + 1 + 6 * 8
     assert len(SMALL) == 2 + 7 + 1 + 1
-    assert len(VARIANTS) == 2 * 7
+    assert len(VARIANTS) == 2 * 8
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,8 @@ def test_a_models_name_says_what_it_lacks(name):
     assert config(f"{name}-nomdca", 3) == replace(config(name, 3), mdca=None)
     assert config(f"{name}-nopfdh", 3) == replace(config(name, 3), pfdh=None)
     assert config(f"{name}-p2p5-nopfdh", 3) == replace(config(f"{name}-p2p5", 3), pfdh=None)
+    wide = replace(config(f"{name}-p2p5-nopfdh", 3), class_width=64)
+    assert config(f"{name}-p2p5-wide", 3) == wide
     larger = replace(config(name, 3).pfdh, init="torch")
     assert config(f"{name}-torchinit", 3) == replace(config(name, 3), pfdh=larger)
 
@@ -60,6 +62,23 @@ def test_forward_backward(name):
         for level in range(max(model.config.levels) + 1, 6)
     )
     assert [n for n in silent if not (unread and n.startswith(unread))] == []
+
+
+def test_wide_class_branches_are_as_wide_as_yolo11s():
+    def widths(name):
+        return [branch[-1].in_channels for branch in build(name, 3).head.classify]
+
+    assert widths("yolo11n") == [64] * 3
+    assert widths("rs-tinynet-n-p2p5-nopfdh") == [32] * 4
+    assert widths("rs-tinynet-n-p2p5-wide") == [64] * 4
+    assert widths("rs-tinynet-s-p2p5-wide") == widths("yolo11s")[:1] * 4
+
+
+def test_a_class_width_beside_pfdh_or_below_one_is_refused():
+    with pytest.raises(UsageError, match="not be given with pfdh"):
+        replace(config("rs-tinynet-n", 3), class_width=64)
+    with pytest.raises(UsageError, match="class_width must be 1 or more"):
+        replace(config("yolo11n", 3), class_width=0)
 
 
 def test_auxiliary_links_read_the_trunk_without_context():

@@ -79,6 +79,10 @@ class ModelConfig:
     arb: Literal["none", "dual", "pgi"] = "none"
     """Auxiliary reversible branch: published dual backbone, or the form dropped after training."""
     pfdh: PFDHConfig | None = None
+    class_width: int | None = None
+    """Channels of the class branches; None: YOLO11's rule, the finest level's width (and no fewer
+    than classes, up to 100). With level 2 that is half of YOLO11's without it. Not with PFDH.
+    """
 
     def __post_init__(self) -> None:
         consecutive = tuple(range(self.levels[0], self.levels[-1] + 1)) if self.levels else ()
@@ -88,6 +92,10 @@ class ModelConfig:
             )
         if self.num_classes < 1:
             raise UsageError(f"num_classes must be 1 or more, not {self.num_classes}")
+        if self.class_width is not None and (self.class_width < 1 or self.pfdh is not None):
+            raise UsageError(
+                f"class_width must be 1 or more, and not be given with pfdh, not {self.class_width}"
+            )
         if self.backbone == "lite0" and self.arb != "none":
             raise UsageError("the lite0 backbone has no auxiliary branch: use arb='none'")
 

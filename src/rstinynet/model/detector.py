@@ -64,7 +64,9 @@ class DetectorModel(nn.Module):
                     )
         self.fusion: ProgressiveFusion | None = None
         if config.pfdh is None:
-            self.head = Head(channels, config.strides, config.num_classes)
+            self.head = Head(
+                channels, config.strides, config.num_classes, class_width=config.class_width
+            )
         else:
             width, light = config.pfdh.width, config.pfdh.light_head
             self.fusion = ProgressiveFusion(

@@ -5,7 +5,8 @@
 Table III (parameter counts at scale m in docs/models.md); `rs-tinynet-{n,s,m,l,x}` ours;
 `rs-tinynet-lite` ours on an ImageNet-initialised EfficientNet-Lite0. After a name of ours `-p2p5`,
 `-p3p4` or `-p3p5`: on these levels instead of P2 to P4; `-nomdca` or `-nopfdh`: without the module;
-`-p2p5-nopfdh` both; `-torchinit`: PFDH starts from larger weights than published.
+`-p2p5-nopfdh` both; `-p2p5-wide` both, with class branches as wide as YOLO11's; `-torchinit`: PFDH
+starts from larger weights than published.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from rstinynet.errors import UsageError
-from rstinynet.model.config import MDCAConfig, ModelConfig, PFDHConfig, Scale
+from rstinynet.model.config import SCALES, MDCAConfig, ModelConfig, PFDHConfig, Scale
 from rstinynet.model.detector import DetectorModel
 
 _P2 = (2, 3, 4, 5)
@@ -33,6 +34,7 @@ class Ours:
     levels: tuple[int, ...] = _OURS
     mdca: bool = True
     pfdh: bool = True
+    wide: bool = False
     init: Literal["xavier", "torch"] = "xavier"
 
     def attention(self) -> MDCAConfig | None:
@@ -46,6 +48,10 @@ class Ours:
         reduced = tuple(_FUSION_WIDTHS[level] for level in self.levels)
         return PFDHConfig(reduced=reduced, light_head=light_head, init=self.init)
 
+    def class_width(self, scale: Scale) -> int | None:
+        """YOLO11's class branches are as wide as its finest level, 3; level 2 is half of that."""
+        return SCALES[scale].channels(256) if self.wide else None
+
 
 _VARIANTS = {
     "p2p5": Ours(levels=_P2),
@@ -54,6 +60,7 @@ _VARIANTS = {
     "nomdca": Ours(mdca=False),
     "nopfdh": Ours(pfdh=False),
     "p2p5-nopfdh": Ours(levels=_P2, pfdh=False),
+    "p2p5-wide": Ours(levels=_P2, pfdh=False, wide=True),
     "torchinit": Ours(init="torch"),
 }
 
@@ -99,6 +106,7 @@ def rs_tinynet(scale: Scale, num_classes: int, parts: Ours = Ours()) -> ModelCon
         mdca=parts.attention(),
         arb="pgi",
         pfdh=parts.fusion(light_head=scale == "n"),
+        class_width=parts.class_width(scale),
     )
 
 
@@ -111,6 +119,7 @@ def rs_tinynet_lite(num_classes: int, parts: Ours = Ours()) -> ModelConfig:
         levels=parts.levels,
         mdca=parts.attention(),
         pfdh=parts.fusion(),
+        class_width=parts.class_width("n"),
     )
 
 
