@@ -7,7 +7,8 @@ each level at each position. The first table says how much they vary, and how mu
 lets through inside labelled boxes than outside. The second has AP with every such weight held at
 its mean over the images, by module (and channel, or level): what is lost is what the module's
 reading of the image is worth to these weights. What a model trained without it would reach, only
-training can tell (`rstinynet ablate`).
+training can tell (`rstinynet ablate`). With `--sizes` there is only one table, for which no images
+are read: how large the convolutions' weights are, by part of the model, and were before training.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rstinynet.data.annotations import LabelledSet
@@ -35,6 +36,7 @@ from rstinynet.model.detector import DetectorModel
 from rstinynet.model.mdca import MDCA
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.pfdh import ASFF
+from rstinynet.model.presets import build
 from rstinynet.model.weights import load_weights
 from rstinynet.scenes.detector import PAD_VALUE, Detector
 
@@ -136,6 +138,26 @@ def hold(model: DetectorModel, seen: dict[str, Seen], kind: type) -> DetectorMod
     return held
 
 
+def sizes(model: DetectorModel) -> dict[str, float]:
+    """Root mean square of a convolution's weights, the median over each part's convolutions."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
+            found[name.split(".")[0]].append(float(module.weight.detach().square().mean().sqrt()))
+    return {part: float(np.median(values)) for part, values in found.items()}
+
+
+def print_sizes(weights: Sequence[str]) -> None:
+    print("| weights | model | part | fresh | trained |")
+    print("|---" * 5 + "|")
+    for given in weights:
+        model, metadata = load_weights(given)
+        torch.manual_seed(0)
+        fresh = sizes(build(metadata.model, len(metadata.names)))
+        for part, size in sizes(model).items():
+            print(f"| {given} | {metadata.model} | {part} | {fresh[part]:.4f} | {size:.4f} |")
+
+
 def measure(model: DetectorModel, metadata: WeightsMetadata, labelled: LabelledSet) -> str:
     detector = Detector(model, metadata)
 
@@ -149,10 +171,16 @@ def measure(model: DetectorModel, metadata: WeightsMetadata, labelled: LabelledS
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", nargs="+", help="weights files, or names of shipped weights")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="needed but for --sizes")
     parser.add_argument("--split", default="val")
     parser.add_argument("--images", type=int, help="only the first so many images with objects")
+    parser.add_argument("--sizes", action="store_true", help="only how large the weights are")
     options = parser.parse_args()
+    if options.sizes:
+        print_sizes(options.weights)
+        return
+    if options.data is None:
+        parser.error("--data is needed")
     labelled = open_split(options.data, options.split)
     some = [image for image in labelled.images if (~image.crowd).any()][: options.images]
     labelled = replace(labelled, images=tuple(some))
