@@ -30,7 +30,7 @@ import yaml
 
 from rstinynet.errors import RSTinyNetError, UsageError
 from rstinynet.files import write_bytes, write_json
-from rstinynet.model.presets import config
+from rstinynet.model.presets import NAMES, config
 from rstinynet.train import checkpoint, loop
 from rstinynet.train.job import Job, TrainingStoppedError
 from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
@@ -58,7 +58,7 @@ class Row:
 
 
 ROWS: dict[str, Row] = {
-    BASE: Row(says="base: P2 to P4, minimum candidate 8 px, NWD"),
+    BASE: Row(says="base: minimum candidate 8 px, NWD"),
     "no-min-candidate": Row(
         says="- minimum candidate size",
         settings={"loss.min_candidate_px": 0, "loss.nearest_fallback": False},
@@ -75,13 +75,17 @@ ROWS: dict[str, Row] = {
         says="+ copy-paste of tiny objects, half of the samples",
         settings={"augment.paste_prob": 0.5},
     ),
-    "no-p2": Row(says="- P2 (P3 and P4)", suffix="-p3p4"),
-    "p5": Row(says="+ P5 (P2 to P5)", suffix="-p2p5"),
-    "no-p2-p5": Row(says="- P2 + P5 (P3 to P5)", suffix="-p3p5"),
+    "p2p4": Row(says="P2 to P4", suffix="-p2p4"),
+    "p2p5": Row(says="P2 to P5", suffix="-p2p5"),
+    "p3p4": Row(says="P3 and P4", suffix="-p3p4"),
+    "p3p5": Row(says="P3 to P5", suffix="-p3p5"),
     "no-mdca": Row(says="- MDCA", suffix="-nomdca"),
     "no-pfdh": Row(says="- PFDH", suffix="-nopfdh"),
+    "pfdh": Row(says="+ PFDH", suffix="-pfdh"),
+    "narrow": Row(says="narrow class branches", suffix="-narrow"),
     "torch-init": Row(says="larger initial weights in PFDH", suffix="-torchinit"),
 }
+"""Those whose suffix the model does not have are left out, unless they are asked for."""
 
 
 def make_job(row: str, seed: int, options: argparse.Namespace) -> Job:
@@ -204,7 +208,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=20, help="the budget of every row")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="ROW")
     parser.add_argument(
         "--recipe", default="short", help="short (default) is tiny for a few thousand updates"
     )
@@ -213,7 +217,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every row"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.rows is None:
+        options.rows = [row for row, chosen in ROWS.items() if _exists(options.model, chosen)]
+    return options
+
+
+def _exists(model: str, row: Row) -> bool:
+    return not row.suffix or model + row.suffix in NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

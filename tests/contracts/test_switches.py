@@ -27,7 +27,9 @@ def test_rows_differ_from_the_base_in_what_they_say_only(switches, arguments):
     options = switches.parse(arguments)
     base = switches.make_job("base", 0, options)
     assert base.recipe.loss == switches.named_recipe("tiny").loss
-    for row, chosen in switches.ROWS.items():
+    assert len(options.rows) > 6
+    for row in options.rows:
+        chosen = switches.ROWS[row]
         job = switches.make_job(row, 0, options)
         assert job.model == base.model + chosen.suffix
         assert (job.recipe == base.recipe) == (not chosen.settings)
@@ -73,8 +75,16 @@ def test_finished_rows_are_kept_and_stopped_ones_go_on(
     assert "other settings" in capsys.readouterr().err
 
 
-def test_a_model_without_other_levels_is_refused(switches, arguments, capsys):
-    assert switches.main([*arguments, "--model", "yolo11n"]) == 2
+def test_rows_are_those_that_the_model_has(switches, arguments, capsys):
+    def suffixed(model):
+        rows = switches.parse([*arguments, "--model", model]).rows
+        return [row for row in rows if switches.ROWS[row].suffix]
+
+    assert suffixed("yolo11n") == []
+    assert suffixed("rs-tinynet-n") == ["p2p4", "p3p5", "no-mdca", "pfdh", "narrow"]
+    levels = ["p2p5", "p3p4", "p3p5"]
+    assert suffixed("rs-tinynet-lite") == [*levels, "no-mdca", "no-pfdh", "torch-init"]
+    assert switches.main([*arguments, "--model", "yolo11n", "--rows", "p3p4"]) == 2
     assert "yolo11n-p3p4" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         switches.main([*arguments, "--rows", "p6"])

@@ -16,33 +16,44 @@ VARIANTS = [name for name in NAMES if name.startswith(("rs-tinynet-lite-", "rs-t
 
 
 def test_the_family_is_complete():
-    assert len(NAMES) == 5 * (2 + 7 + 1) + 1 + 6 * 8
+    assert len(NAMES) == 5 * (2 + 7 + 1 + 11) + 1 + 8
     assert len(SMALL) == 2 + 7 + 1 + 1
-    assert len(VARIANTS) == 2 * 8
+    assert len(VARIANTS) == 11 + 8
 
 
 @pytest.mark.parametrize(
     ("name", "strides"),
     [
+        ("rs-tinynet-n", (4, 8, 16, 32)),
+        ("rs-tinynet-n-p2p4", (4, 8, 16)),
+        ("rs-tinynet-n-p3p5", (8, 16, 32)),
+        ("rs-tinynet-n-p3p4-pfdh", (8, 16)),
         ("rs-tinynet-lite", (4, 8, 16)),
         ("rs-tinynet-lite-p2p5", (4, 8, 16, 32)),
         ("rs-tinynet-lite-p3p4", (8, 16)),
-        ("rs-tinynet-n-p3p5", (8, 16, 32)),
     ],
 )
 def test_a_models_name_says_its_levels(name, strides):
     assert config(name, 3).strides == strides
 
 
-@pytest.mark.parametrize("name", ["rs-tinynet-n", "rs-tinynet-lite"])
-def test_a_models_name_says_what_it_lacks(name):
-    assert config(f"{name}-nomdca", 3) == replace(config(name, 3), mdca=None)
-    assert config(f"{name}-nopfdh", 3) == replace(config(name, 3), pfdh=None)
-    assert config(f"{name}-p2p5-nopfdh", 3) == replace(config(f"{name}-p2p5", 3), pfdh=None)
-    wide = replace(config(f"{name}-p2p5-nopfdh", 3), class_width=64)
-    assert config(f"{name}-p2p5-wide", 3) == wide
-    larger = replace(config(name, 3).pfdh, init="torch")
-    assert config(f"{name}-torchinit", 3) == replace(config(name, 3), pfdh=larger)
+def test_a_models_name_says_what_it_lacks_or_adds():
+    ours, lite = config("rs-tinynet-n", 3), config("rs-tinynet-lite", 3)
+    assert ours.pfdh is None
+    assert config("rs-tinynet-n-nomdca", 3) == replace(ours, mdca=None)
+    assert config("rs-tinynet-n-narrow", 3) == replace(ours, class_width=None)
+    fused = config("rs-tinynet-n-p2p4-pfdh", 3)
+    assert fused == replace(ours, levels=(2, 3, 4), class_width=None, pfdh=fused.pfdh)
+    assert (fused.pfdh.width, fused.pfdh.reduced) == (64, (16, 32, 64))
+    assert config("rs-tinynet-n-p2p4-pfdh-nomdca", 3) == replace(fused, mdca=None)
+    assert config("rs-tinynet-lite-nomdca", 3) == replace(lite, mdca=None)
+    assert config("rs-tinynet-lite-nopfdh", 3) == replace(lite, pfdh=None)
+    without = replace(config("rs-tinynet-lite-p2p5", 3), pfdh=None)
+    assert config("rs-tinynet-lite-p2p5-nopfdh", 3) == without
+    assert config("rs-tinynet-lite-p2p5-nopfdh-wide", 3) == replace(without, class_width=64)
+    for name, base in (("n-p2p4-pfdh", fused), ("lite", lite)):
+        larger = replace(base.pfdh, init="torch")
+        assert config(f"rs-tinynet-{name}-torchinit", 3) == replace(base, pfdh=larger)
 
 
 @pytest.mark.parametrize("name", [*SMALL, *VARIANTS])
@@ -69,14 +80,14 @@ def test_wide_class_branches_are_as_wide_as_yolo11s():
         return [branch[-1].in_channels for branch in build(name, 3).head.classify]
 
     assert widths("yolo11n") == [64] * 3
-    assert widths("rs-tinynet-n-p2p5-nopfdh") == [32] * 4
-    assert widths("rs-tinynet-n-p2p5-wide") == [64] * 4
-    assert widths("rs-tinynet-s-p2p5-wide") == widths("yolo11s")[:1] * 4
+    assert widths("rs-tinynet-n-narrow") == [32] * 4
+    assert widths("rs-tinynet-n") == [64] * 4
+    assert widths("rs-tinynet-s") == widths("yolo11s")[:1] * 4
 
 
 def test_a_class_width_beside_pfdh_or_below_one_is_refused():
     with pytest.raises(UsageError, match="not be given with pfdh"):
-        replace(config("rs-tinynet-n", 3), class_width=64)
+        replace(config("rs-tinynet-lite", 3), class_width=64)
     with pytest.raises(UsageError, match="class_width must be 1 or more"):
         replace(config("yolo11n", 3), class_width=0)
 

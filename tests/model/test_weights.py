@@ -100,8 +100,8 @@ def test_another_shape_is_named(file, metadata):
 
 
 def test_a_missing_tensor_is_named(file, metadata):
-    rewrite(file, lambda tensors: tensors.pop("head.box.0.4.bias"), metadata)
-    with pytest.raises(WeightsError, match=r"head\.box\.0\.4\.bias.* is missing"):
+    rewrite(file, lambda tensors: tensors.pop("head.box.0.2.bias"), metadata)
+    with pytest.raises(WeightsError, match=r"head\.box\.0\.2\.bias.* is missing"):
         load_weights(file)
 
 
@@ -112,9 +112,34 @@ def test_an_unknown_tensor_is_named(file, metadata):
 
 
 def test_values_that_are_not_finite_are_refused(file, metadata):
-    rewrite(file, lambda tensors: tensors["head.box.0.4.bias"].fill_(float("nan")), metadata)
+    rewrite(file, lambda tensors: tensors["head.box.0.2.bias"].fill_(float("nan")), metadata)
     with pytest.raises(WeightsError, match="not finite"):
         load_weights(file)
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ("rs-tinynet-n", "rs-tinynet-n-p2p4-pfdh"),
+        ("rs-tinynet-n-p2p5-wide", "rs-tinynet-n"),
+        ("yolo11n", "yolo11n"),
+    ],
+)
+def test_weights_of_the_first_schema_keep_their_model(tmp_path, metadata, then, now):
+    path = tmp_path / "w.safetensors"
+    model = build(now, 2).eval()
+    save_weights(path, model, metadata)
+    rewrite(
+        path,
+        lambda tensors: None,
+        metadata.model_copy(update={"schema_version": 1, "model": then}),
+    )
+    read, found = load_weights(path)
+    assert (found.model, found.schema_version) == (now, 2)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(model(x).main, read(x).main, strict=True):
+            assert torch.equal(a, b)
 
 
 def test_a_newer_schema_asks_for_an_upgrade(file, metadata):

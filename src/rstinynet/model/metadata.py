@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = "rstinynet"
 """Under which the metadata stands, as JSON, in weights files and exported models."""
+
+_FIRST_SUFFIXES = {
+    "": "-p2p4-pfdh",
+    "-nomdca": "-p2p4-pfdh-nomdca",
+    "-nopfdh": "-p2p4-narrow",
+    "-torchinit": "-p2p4-pfdh-torchinit",
+    "-p2p5": "-pfdh",
+    "-p2p5-nopfdh": "-narrow",
+    "-p2p5-wide": "",
+    "-p3p4": "-p3p4-pfdh",
+    "-p3p5": "-p3p5-pfdh",
+}
+_FIRST_NAMES = {
+    f"rs-tinynet-{scale}{old}": f"rs-tinynet-{scale}{new}"
+    for scale in "nsmlx"
+    for old, new in _FIRST_SUFFIXES.items()
+} | {"rs-tinynet-lite-p2p5-wide": "rs-tinynet-lite-p2p5-nopfdh-wide"}
+"""Today's names of what schema 1 called otherwise: its `rs-tinynet-n` had PFDH, on P2 to P4."""
 
 
 class Scaling(BaseModel):
@@ -62,6 +80,16 @@ class WeightsMetadata(BaseModel):
     """Machine and time that made them."""
     metrics: dict[str, float] = {}
     """Validation numbers at the end of training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_first_schema(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("schema_version") == 1:
+            now: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+            if values.get("model") in _FIRST_NAMES:
+                now["model"] = _FIRST_NAMES[values["model"]]
+            return values | now
+        return values
 
     @model_validator(mode="after")
     def _agree(self) -> WeightsMetadata:

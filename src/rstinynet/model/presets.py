@@ -3,17 +3,17 @@
 `yolo11{n,s,m,l,x}` the baseline; `yolo11{..}-p2` the control with a stride-4 level;
 `paper-{mdca,arb,pfdh,mdca-arb,arb-pfdh,mdca-pfdh,full}-{n,s,m,l,x}` the rows of the paper's
 Table III (parameter counts at scale m in docs/models.md); `rs-tinynet-{n,s,m,l,x}` ours;
-`rs-tinynet-lite` ours on an ImageNet-initialised EfficientNet-Lite0. After a name of ours `-p2p5`,
-`-p3p4` or `-p3p5`: on these levels instead of P2 to P4; `-nomdca` or `-nopfdh`: without the module;
-`-p2p5-nopfdh` both; `-p2p5-wide` both, with class branches as wide as YOLO11's; `-torchinit`: PFDH
-starts from larger weights than published.
+`rs-tinynet-lite` ours on an ImageNet-initialised EfficientNet-Lite0. What stands after a name of
+ours changes it: `-p2p4`, `-p2p5`, `-p3p4` or `-p3p5` the levels; `-nomdca`, `-nopfdh` and `-pfdh`
+the modules; `-narrow` and `-wide` the class branches; `-torchinit` the weights that PFDH starts
+from. `rs-tinynet-{n,s,m,l,x}-p2p4-pfdh` is what `rs-tinynet-{n,s,m,l,x}` was at first.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
@@ -22,19 +22,20 @@ from rstinynet.model.config import SCALES, MDCAConfig, ModelConfig, PFDHConfig, 
 from rstinynet.model.detector import DetectorModel
 
 _P2 = (2, 3, 4, 5)
-_OURS = (2, 3, 4)
+_P4 = (2, 3, 4)
 _FUSION_WIDTHS = {2: 16, 3: 32, 4: 64, 5: 64}
 """PFDH's inner widths at scale m. Ours keep them at every scale: scale n would fuse 4 channels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ours:
-    """What of our models is changed to see what it is worth (benchmarks/switches.py)."""
+    """What our models are made of."""
 
-    levels: tuple[int, ...] = _OURS
+    levels: tuple[int, ...]
     mdca: bool = True
-    pfdh: bool = True
-    wide: bool = False
+    pfdh: bool
+    wide: bool
+    """Without PFDH: class branches as wide as YOLO11's are without level 2, not half of that."""
     init: Literal["xavier", "torch"] = "xavier"
 
     def attention(self) -> MDCAConfig | None:
@@ -49,19 +50,35 @@ class Ours:
         return PFDHConfig(reduced=reduced, light_head=light_head, init=self.init)
 
     def class_width(self, scale: Scale) -> int | None:
-        """YOLO11's class branches are as wide as its finest level, 3; level 2 is half of that."""
-        return SCALES[scale].channels(256) if self.wide else None
+        """YOLO11's are as wide as its finest level, 3."""
+        return SCALES[scale].channels(256) if self.wide and not self.pfdh else None
 
 
-_VARIANTS = {
-    "p2p5": Ours(levels=_P2),
-    "p3p4": Ours(levels=(3, 4)),
-    "p3p5": Ours(levels=(3, 4, 5)),
-    "nomdca": Ours(mdca=False),
-    "nopfdh": Ours(pfdh=False),
-    "p2p5-nopfdh": Ours(levels=_P2, pfdh=False),
-    "p2p5-wide": Ours(levels=_P2, pfdh=False, wide=True),
-    "torchinit": Ours(init="torch"),
+_SCALED = Ours(levels=_P2, pfdh=False, wide=True)
+"""Of what we trained from nothing, the best, and cheaper than with PFDH: docs/accuracy.md."""
+_SCALED_VARIANTS = {
+    "p2p4": replace(_SCALED, levels=_P4),
+    "p3p5": replace(_SCALED, levels=(3, 4, 5)),
+    "nomdca": replace(_SCALED, mdca=False),
+    "narrow": replace(_SCALED, wide=False),
+    "p2p4-narrow": replace(_SCALED, levels=_P4, wide=False),
+    "pfdh": replace(_SCALED, pfdh=True),
+    "p2p4-pfdh": replace(_SCALED, levels=_P4, pfdh=True),
+    "p3p4-pfdh": replace(_SCALED, levels=(3, 4), pfdh=True),
+    "p3p5-pfdh": replace(_SCALED, levels=(3, 4, 5), pfdh=True),
+    "p2p4-pfdh-nomdca": replace(_SCALED, levels=_P4, pfdh=True, mdca=False),
+    "p2p4-pfdh-torchinit": replace(_SCALED, levels=_P4, pfdh=True, init="torch"),
+}
+_LITE = Ours(levels=_P4, pfdh=True, wide=False)
+_LITE_VARIANTS = {
+    "p2p5": replace(_LITE, levels=_P2),
+    "p3p4": replace(_LITE, levels=(3, 4)),
+    "p3p5": replace(_LITE, levels=(3, 4, 5)),
+    "nomdca": replace(_LITE, mdca=False),
+    "nopfdh": replace(_LITE, pfdh=False),
+    "p2p5-nopfdh": replace(_LITE, levels=_P2, pfdh=False),
+    "p2p5-nopfdh-wide": replace(_LITE, levels=_P2, pfdh=False, wide=True),
+    "torchinit": replace(_LITE, init="torch"),
 }
 
 
@@ -94,10 +111,11 @@ def paper(scale: Scale, num_classes: int, modules: frozenset[str]) -> ModelConfi
     )
 
 
-def rs_tinynet(scale: Scale, num_classes: int, parts: Ours = Ours()) -> ModelConfig:
-    """Ours: levels 2 to 4, MDCA on each, PFDH 64 wide, the auxiliary branch in training only.
+def rs_tinynet(scale: Scale, num_classes: int, parts: Ours = _SCALED) -> ModelConfig:
+    """Ours: levels 2 to 5, MDCA on each, the auxiliary branch in training only.
 
-    Scale n has the light head: it costs less than twice YOLO11n, not almost three times.
+    With PFDH, 64 wide, scale n has the light head: less than twice YOLO11n's cost, not almost
+    three times.
     """
     return ModelConfig(
         scale=scale,
@@ -110,8 +128,11 @@ def rs_tinynet(scale: Scale, num_classes: int, parts: Ours = Ours()) -> ModelCon
     )
 
 
-def rs_tinynet_lite(num_classes: int, parts: Ours = Ours()) -> ModelConfig:
-    """Ours at scale n on EfficientNet-Lite0, for small data and small machines."""
+def rs_tinynet_lite(num_classes: int, parts: Ours = _LITE) -> ModelConfig:
+    """Levels 2 to 4 of scale n's neck on EfficientNet-Lite0, MDCA on each, PFDH 64 wide.
+
+    For small data and small machines.
+    """
     return ModelConfig(
         scale="n",
         num_classes=num_classes,
@@ -136,7 +157,7 @@ PAPER_ROWS: dict[str, frozenset[str]] = {
 
 def _presets() -> dict[str, Callable[[int], ModelConfig]]:
     named: dict[str, Callable[[int], ModelConfig]] = {"rs-tinynet-lite": rs_tinynet_lite}
-    for suffix, parts in _VARIANTS.items():
+    for suffix, parts in _LITE_VARIANTS.items():
         named[f"rs-tinynet-lite-{suffix}"] = partial(rs_tinynet_lite, parts=parts)
     for scale in get_args(Scale):
         named[f"yolo11{scale}"] = partial(yolo11, scale)
@@ -144,7 +165,7 @@ def _presets() -> dict[str, Callable[[int], ModelConfig]]:
         for row, modules in PAPER_ROWS.items():
             named[f"paper-{row}-{scale}"] = partial(paper, scale, modules=modules)
         named[f"rs-tinynet-{scale}"] = partial(rs_tinynet, scale)
-        for suffix, parts in _VARIANTS.items():
+        for suffix, parts in _SCALED_VARIANTS.items():
             named[f"rs-tinynet-{scale}-{suffix}"] = partial(rs_tinynet, scale, parts=parts)
     return named
 
