@@ -89,3 +89,24 @@ def test_pickled_code_is_not_run(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="cannot be read"):
         checkpoint.load(tmp_path)
     assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    ("then", "now"), [("rs-tinynet-n", "rs-tinynet-n-p2p4-pfdh"), ("yolo11n", "yolo11n")]
+)
+def test_a_run_of_the_first_format_goes_on_with_the_model_it_began_with(tmp_path, then, now):
+    last = checkpoint.last_path(tmp_path)
+    last.parent.mkdir()
+    torch.save({"format": 1, "job": {"model": then, "data": "d"}}, last)
+    assert checkpoint.load(tmp_path)["job"] == {"model": now, "data": "d"}
+    checkpoint.save(tmp_path, {"job": {"model": then}})
+    assert checkpoint.load(tmp_path)["job"] == {"model": then}
+
+
+@pytest.mark.parametrize("number", [0, 3, None])
+def test_another_format_is_refused(tmp_path, number):
+    last = checkpoint.last_path(tmp_path)
+    last.parent.mkdir()
+    torch.save({"format": number, "job": {"model": "yolo11n"}}, last)
+    with pytest.raises(WeightsError, match="not a resume state of format 2"):
+        checkpoint.load(tmp_path)

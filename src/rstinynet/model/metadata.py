@@ -29,6 +29,11 @@ _FIRST_NAMES = {
 """Today's names of what schema 1 called otherwise: its `rs-tinynet-n` had PFDH, on P2 to P4."""
 
 
+def renamed(model: str) -> str:
+    """Today's name of a model that files of schema 1 name."""
+    return _FIRST_NAMES.get(model, model)
+
+
 class Scaling(BaseModel):
     """How values of a source that is not 8-bit become 8-bit."""
 
@@ -85,10 +90,9 @@ class WeightsMetadata(BaseModel):
     @classmethod
     def _from_first_schema(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("schema_version") == 1:
-            now: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
-            if values.get("model") in _FIRST_NAMES:
-                now["model"] = _FIRST_NAMES[values["model"]]
-            return values | now
+            values = values | {"schema_version": SCHEMA_VERSION}
+            if isinstance(values.get("model"), str):
+                values["model"] = renamed(values["model"])
         return values
 
     @model_validator(mode="after")

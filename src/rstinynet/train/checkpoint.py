@@ -15,8 +15,10 @@ import torch
 
 from rstinynet.errors import WeightsError
 from rstinynet.files import replacing
+from rstinynet.model.metadata import renamed
 
-FORMAT = 1
+FORMAT = 2
+"""In format 1 models had the names of the weights files' schema 1."""
 log = logging.getLogger(__name__)
 
 
@@ -85,6 +87,8 @@ def _read(path: Path) -> dict[str, Any]:
         # torch raises many types on damaged or unsafe files; all mean the same to the user.
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise WeightsError(f"{path} cannot be read: {reason}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") not in (1, FORMAT):
         raise WeightsError(f"{path} is not a resume state of format {FORMAT}")
+    if state["format"] == 1:
+        state["job"] = state["job"] | {"model": renamed(state["job"]["model"])}
     return state
