@@ -29,7 +29,7 @@ def cost(name: str) -> Cost:
 
 
 def test_both_tables_are_there() -> None:
-    assert len(SIZES) == 14
+    assert len(SIZES) == 16
     assert len(PAPER) == 8
 
 
