@@ -194,3 +194,27 @@ def test_the_pool_is_bounded_and_each_object_is_read_once(squares):
     total = sum(bank.paste(empty, 0, PLAIN, rng)[1] for _ in range(800))
     assert total > 2000
     assert 400 < len(read) <= POOL
+
+
+def test_turned_objects_with_shadows_lie_in_the_sample_and_cover_nothing_either(tmp_path):
+    make_synthetic(tmp_path, images=8, size=96, partial=True)
+    labelled = open_split(tmp_path, "train")
+    settings = dataclasses.replace(
+        PLAIN,
+        imgsz=96,
+        paste_px=40,
+        paste_across=(labelled.names[1],),
+        paste_degrees=180,
+        paste_fade_px=1.0,
+        paste_shadow_prob=1.0,
+    )
+    samples = TrainingSet(labelled, settings, 3)
+    pasted = 0
+    for index in range(len(samples)):
+        sample = samples.sample(0, index)
+        pasted += sample.counts.pasted
+        assert (sample.boxes >= 0).all()
+        assert (sample.boxes <= 96).all()
+        overlaps = pairwise_iou(sample.boxes, sample.boxes) - np.eye(len(sample.boxes))
+        assert overlaps.max(initial=0) < 1e-6
+    assert pasted

@@ -63,6 +63,13 @@ class AugmentSettings:
     """Most objects pasted on one sample."""
     paste_px: float = 32.0
     """Objects whose longer side is more, in pixels of their own image, are not pasted."""
+    paste_degrees: float = 0.0
+    """Largest turn of a pasted object to either side, besides the symmetries; 180: any angle. This
+    and the two below are for classes of `paste_across` only, where it names some."""
+    paste_fade_px: float | None = None
+    """Pixels in which a pasted object's own ground fades out; None: all of its rim."""
+    paste_shadow_prob: float = 0.0
+    """Pasted objects cast a shadow, all of a sample in one direction."""
     min_box_px: float = 2.0
     """A box whose shorter side is less, in pixels of the sample, is lost."""
     min_visibility: float = 0.25
@@ -94,16 +101,20 @@ class AugmentSettings:
                 "min_box_px must be at least 0 and min_visibility lie in [0, 1], not "
                 f"{self.min_box_px} and {self.min_visibility}"
             )
-        if self.paste_across and not self.paste_prob:
-            raise UsageError("paste_across does nothing without a paste_prob above 0")
+        for name in ("paste_across", "paste_degrees", "paste_fade_px", "paste_shadow_prob"):
+            if getattr(self, name) and not self.paste_prob:
+                raise UsageError(f"{name} does nothing without a paste_prob above 0")
         if self.paste_max < 1 or self.paste_px < 1:
             raise UsageError(
                 "paste_max and paste_px must be at least 1, not "
                 f"{self.paste_max} and {self.paste_px}"
             )
+        if self.paste_fade_px is not None and self.paste_fade_px <= 0:
+            raise UsageError(f"paste_fade_px must be positive or none, not {self.paste_fade_px}")
         if not 0 <= self.translate <= 0.5:
             raise UsageError(f"translate must lie in [0, 0.5], not {self.translate}")
-        if not 0 <= self.degrees <= 180:
-            raise UsageError(f"degrees must lie in [0, 180], not {self.degrees}")
+        for name in ("degrees", "paste_degrees"):
+            if not 0 <= getattr(self, name) <= 180:
+                raise UsageError(f"{name} must lie in [0, 180], not {getattr(self, name)}")
         if not 0 <= self.shear <= 45:
             raise UsageError(f"shear must lie in [0, 45] degrees, not {self.shear}")

@@ -1,8 +1,7 @@
 """Copy-paste of tiny objects: more of them, on other ground, in every epoch.
 
-After Kisantal et al., "Augmentation for small object detection" (arXiv:1902.07296), and Ghiasi et
-al., "Simple Copy-Paste" (arXiv:2012.07177), with boxes instead of masks: an object comes with a
-rim of its ground, which fades out. Nothing that is labelled is covered.
+After Kisantal et al., "Augmentation for small object detection" (arXiv:1902.07296): an object comes
+with a rim of its ground, which fades out (`patch`). Nothing that is labelled is covered.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.augment_settings import AugmentSettings
 from rstinynet.data.geometry import View, draw_turn, look, turned
 from rstinynet.data.image import RgbArray
+from rstinynet.data.patch import Patch, Shadow
 from rstinynet.data.pieces import PAD, Piece, joined
 from rstinynet.detections import Float32Array
 from rstinynet.errors import UsageError
@@ -26,6 +26,10 @@ POOL = 512
 """Objects of a class that one group of images lends; bounds memory and decoding."""
 TRIES = 10
 """Places tried for an object before it is given up."""
+ELONGATED = 1.5
+"""Longer side over shorter one of boxes of vehicles and ships that lie along an axis."""
+SHADOW_PX, SHADOW_DEPTH = (2.0, 7.0), (0.3, 0.8)
+"""How far a vehicle's shadow reaches at a few decimetres a pixel, and how dark it is."""
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom in whole pixels."""
@@ -43,6 +47,12 @@ class _Donor:
     """(4,) in pixels of the window."""
     longest: int
     """Longer side of its image, pixels."""
+
+    @property
+    def elongation(self) -> float:
+        """The longer side of its box over the shorter one."""
+        sides = self.box[2:] - self.box[:2]
+        return float(sides.max() / sides.min())
 
 
 _Pool = tuple[int, list[_Donor]]
@@ -86,9 +96,12 @@ class PasteBank:
                 (label, [donors[i] for i in sorted(rng.permutation(len(donors))[:POOL])])
                 for label, donors in sorted(of_group.items())
             ]
+        self._loose = set(range(len(labelled.names)))
         if settings.paste_across:
-            chosen = _chosen(settings.paste_across, labelled.names)
-            self._pools = _across(self._pools, _known_of(labelled, groups), chosen)
+            self._loose = _chosen(settings.paste_across, labelled.names)
+            self._pools = _across(self._pools, _known_of(labelled, groups), self._loose)
+        if settings.paste_degrees:
+            self._pools = _upright(self._pools, self._loose)
 
     def paste(
         self, sample: Piece, group: int, settings: AugmentSettings, rng: np.random.Generator
@@ -99,21 +112,30 @@ class PasteBank:
             return sample, 0
         image = sample.image.copy()
         parts = [replace(sample, image=image)]
+        shadow = _drawn_shadow(settings, rng)
         for _ in range(int(rng.integers(1, settings.paste_max + 1))):
             label, donors = pools[int(rng.integers(len(pools)))]
-            part = self._drawn(donors[int(rng.integers(len(donors)))], label, settings, rng)
-            taken = np.concatenate([part_.boxes for part_ in parts])
-            place = None if part is None else _free_place(image, taken, part.image.shape[:2], rng)
-            if part is None or place is None:
+            if not donors:
                 continue
-            _blend(image, part, place)
-            parts.append(part.moved(*place))
+            patch = self._drawn(donors[int(rng.integers(len(donors)))], label, settings, rng)
+            if patch is None:
+                continue
+            cast = shadow if label in self._loose else None
+            patch = patch.with_room(cast.reach if cast else 0)
+            height, width = patch.weight.shape
+            taken = np.concatenate([part.boxes for part in parts])
+            place = _free_place(image, taken, (height, width), rng)
+            if place is None:
+                continue
+            left, top = place
+            patch.lay(image[top : top + height, left : left + width], cast)
+            parts.append(patch.piece.moved(*place))
         return joined(image, parts), len(parts) - 1
 
     def _drawn(
         self, donor: _Donor, label: int, settings: AugmentSettings, rng: np.random.Generator
-    ) -> Piece | None:
-        """The object with its rim, zoomed and turned as a window is; None if it gets too small."""
+    ) -> Patch | None:
+        """The object with its rim, zoomed and turned; None if it gets too small or too large."""
         low, high = settings.scale
         zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         pixels = self._pixels(donor)
@@ -129,7 +151,12 @@ class PasteBank:
         if not counts.kept:
             return None
         image, boxes = turned(part.image, part.boxes, turn)
-        return Piece(image, boxes, part.labels, part.crowd)
+        loose = label in self._loose
+        fade = settings.paste_fade_px if loose else None
+        patch = Patch.of(Piece(image, boxes, part.labels, part.crowd), fade_px=fade)
+        if settings.paste_degrees and loose:
+            patch = patch.turned(float(rng.uniform(-1, 1)) * settings.paste_degrees)
+        return patch
 
     def _pixels(self, donor: _Donor) -> RgbArray:
         key = donor.row, donor.window
@@ -179,6 +206,29 @@ def _across(
     }
 
 
+def _upright(pools: dict[int, list[_Pool]], chosen: set[int]) -> dict[int, list[_Pool]]:
+    """Of chosen classes that are elongated, the objects that lie along their box.
+
+    The box of one that stands aslant is mostly ground, which would be turned with it.
+    """
+    every: dict[int, list[_Donor]] = {}
+    for of_group in pools.values():
+        for label, donors in of_group:
+            every.setdefault(label, []).extend(donors)
+    long = {
+        label
+        for label in chosen & every.keys()
+        if np.median([donor.elongation for donor in every[label]]) >= ELONGATED
+    }
+    return {
+        group: [
+            (label, [d for d in donors if label not in long or d.elongation >= ELONGATED])
+            for label, donors in of_group
+        ]
+        for group, of_group in pools.items()
+    }
+
+
 def _lent(image: LabelledImage, settings: AugmentSettings) -> Iterator[tuple[int, Window]]:
     """Of an image's objects those that may be pasted, with the window that is taken of each.
 
@@ -216,19 +266,10 @@ def _free_place(
     return None
 
 
-def _blend(image: RgbArray, part: Piece, place: tuple[int, int]) -> None:
-    """Lay `part` into `image` at `place` (left, top): whole in its box, fading towards its rim."""
-    height, width = part.image.shape[:2]
-    left, top, right, bottom = (float(value) for value in part.boxes[0])
-    weight = np.outer(_ramp(height, top, bottom), _ramp(width, left, right))[..., None]
-    there = image[place[1] : place[1] + height, place[0] : place[0] + width]
-    there[:] = np.rint(weight * part.image + (1 - weight) * there).astype(np.uint8)
-
-
-def _ramp(size: int, first: float, last: float) -> npt.NDArray[np.float64]:
-    """(size,) 1 on pixels of [first, last], falling to 0 at the ends."""
-    middles = np.arange(size) + 0.5
-    before = middles / max(first, 0.5)
-    after = (size - middles) / max(size - last, 0.5)
-    inner = (np.arange(size) + 1 > first) & (np.arange(size) < last)
-    return np.where(inner, 1.0, np.minimum(np.minimum(before, after), 1.0))
+def _drawn_shadow(settings: AugmentSettings, rng: np.random.Generator) -> Shadow | None:
+    """Which way the objects of a sample cast their shadows; None where they cast none."""
+    if not settings.paste_shadow_prob or rng.random() >= settings.paste_shadow_prob:
+        return None
+    angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(*SHADOW_PX)
+    x, y = round(length * np.cos(angle)), round(length * np.sin(angle))
+    return Shadow(x, y, float(rng.uniform(*SHADOW_DEPTH)))
