@@ -237,8 +237,7 @@ def test_exported_models_run_without_torch(exported, tmp_path, without_torch):
     [
         (["--opset", "99"], "opset must be"),
         (["--imgsz", "100"], "96 is near"),
-        (["--format", "tflite"], "onnx or openvino or torch-export"),
-        (["--format", "tensorrt"], "--device tensorrt"),
+        (["--format", "tflite"], "onnx or openvino or torch-export or tensorrt"),
         (["--format", "torch-export", "--half"], "float32 without NMS"),
         (["--int8"], "--calibrate"),
         (["--keep-float", "backbone"], "give --int8"),

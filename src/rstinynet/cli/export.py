@@ -13,7 +13,13 @@ from rstinynet.cli.shown import listed
 
 def export(
     weights: WEIGHTS,
-    format: Annotated[str, typer.Option(help="onnx, openvino or torch-export.")] = "onnx",
+    format: Annotated[
+        str,
+        typer.Option(
+            help="onnx, openvino, torch-export, or tensorrt: an engine for the GPU here, and for "
+            "the version of TensorRT here. (not tried on a GPU yet)"
+        ),
+    ] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="File to write. (default: the weights' name, here)")
     ] = None,

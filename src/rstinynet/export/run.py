@@ -13,7 +13,7 @@ from rstinynet.data.folder import open_split
 from rstinynet.data.image import read_rgb
 from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError
-from rstinynet.export import check, int8, onnx_file, openvino_file, torch_file
+from rstinynet.export import check, int8, onnx_file, openvino_file, tensorrt_file, torch_file
 from rstinynet.files import write_json
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.metadata import WeightsMetadata
@@ -21,8 +21,14 @@ from rstinynet.model.weights import load_weights
 from rstinynet.runtime.torch_backend import TorchBackend
 from rstinynet.scenes.detector import Detector
 
-Format = Literal["onnx", "openvino", "torch-export"]
-SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+Format = Literal["onnx", "openvino", "torch-export", "tensorrt"]
+SUFFIX: dict[Format, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "torch-export": ".pt2",
+    "tensorrt": ".trt.onnx",
+}
+"""An engine's own, so that by default it never replaces the ONNX file that runs everywhere."""
 NOISE = "random values"
 
 
@@ -46,12 +52,6 @@ class ExportSettings:
     nms: bool = False
 
     def __post_init__(self) -> None:
-        if str(self.format) == "tensorrt":
-            raise ExportError(
-                "TensorRT engines hold for one GPU and one version only, and are built where they "
-                "run: export to onnx, and give `--device tensorrt` to predict or val on a machine "
-                "with an NVIDIA GPU and onnxruntime-gpu, whose provider builds the engine"
-            )
         if self.format not in get_args(Format):
             raise ExportError(
                 f"the format must be {' or '.join(get_args(Format))}, not {self.format!r}"
@@ -65,6 +65,12 @@ class ExportSettings:
             raise ExportError(
                 "the format torch-export has one size: leave out --dynamic, or give --format onnx "
                 "or openvino"
+            )
+        if self.format == "tensorrt" and (self.dynamic or self.nms or self.calibrate is not None):
+            raise ExportError(
+                "the format tensorrt is one engine, of one size, in float32 or float16 (--half); "
+                "NMS has no output of a fixed size, and INT8 is calibrated for other runtimes: "
+                "leave out --dynamic, --int8 and --nms, or give --format onnx"
             )
         if self.imgsz is not None:
             onnx_file.checked_size(self.imgsz)
@@ -98,12 +104,15 @@ def export_model(
 
     `out` defaults to the name of the weights in the working folder. The file is checked before it
     gets its name, against torch on a real and a random image, and by AP on `data`. Raises
-    ExportError beyond the tolerances of `check`, WeightsError for weights that cannot be used.
+    ExportError beyond the tolerances of `check`, or where TensorRT is asked for and not present;
+    WeightsError for weights that cannot be used.
     """
+    if settings.format == "tensorrt":
+        tensorrt_file.check_present()
     model, metadata = load_weights(weights)
     suffix = SUFFIX[settings.format]
     path = out or Path(f"{Path(str(weights)).stem}{suffix}")
-    if path.suffix.lower() != suffix:
+    if not path.name.lower().endswith(suffix):
         raise ExportError(f"a file of the format {settings.format} ends in {suffix}, not {path}")
     side = settings.imgsz or -(-round(metadata.imgsz * metadata.scale) // 32) * 32
     beside = path.with_name(f".{path.stem}.part{suffix}")
@@ -137,10 +146,13 @@ def _write(
         metadata,
         imgsz=side,
         opset=settings.opset,
-        half=settings.half and settings.format == "onnx",
+        half=settings.half and settings.format != "openvino",
         nms=settings.nms,
         dynamic=settings.dynamic,
     )
+    if settings.format == "tensorrt":
+        tensorrt_file.write_tensorrt(path, made, imgsz=side)
+        return
     whole: Any = made if settings.format == "onnx" else openvino_file.to_openvino(made)
     if settings.calibrate is not None:
         images = check.inputs(int8.calibration_images(settings.calibrate), imgsz=side)
@@ -175,7 +187,7 @@ def _checked(
         "bytes": beside.stat().st_size
         + (beside.with_suffix(".bin").stat().st_size if settings.format == "openvino" else 0),
     }
-    detector = Detector.load(beside, device="cpu")
+    detector = _opened(beside, settings)
     if settings.nms:
         trials = [_trials(side)["a real image"]]
         if settings.dynamic:
@@ -197,6 +209,15 @@ def _checked(
             for name, x in _trials(side, dynamic=settings.dynamic).items()
         },
     }
+
+
+def _opened(beside: Path, settings: ExportSettings) -> Detector:
+    """A file just written, in the runtime that it is for."""
+    if settings.format != "tensorrt":
+        return Detector.load(beside, device="cpu")
+    detector = Detector.load(beside, device="tensorrt")
+    tensorrt_file.check_provider(detector.backend.device)
+    return detector
 
 
 def _trials(side: int, *, dynamic: bool = False) -> dict[str, Float32Array]:
@@ -247,7 +268,7 @@ def _ap(
     squared = TorchBackend(source[0], device="cpu")
     # The same square for both, so that only the runtime differs.
     squared.side = None if settings.dynamic else side
-    exported = Detector.load(beside, device="cpu")
+    exported = _opened(beside, settings)
     before = check.average_precision(Detector(squared, exported.metadata), labelled)
     after = check.average_precision(exported, labelled)
     return check.compare_ap(before, after, precision=settings.precision, where=beside)

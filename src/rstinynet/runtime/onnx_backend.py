@@ -27,6 +27,12 @@ _PROVIDERS = {
 }
 """What `device` may say, and the provider it means. Without one: CUDA's where it is, else CPU's."""
 
+_AGAIN = "Export it again with `rstinynet export`"
+_ENGINE = (
+    "It holds a TensorRT engine, which runs on the GPU and with the versions that built it: give "
+    "the device tensorrt there, or export to onnx"
+)
+
 
 class OnnxBackend(ExportedBackend):
     """An ONNX file that `rstinynet export` wrote."""
@@ -49,9 +55,11 @@ class OnnxBackend(ExportedBackend):
         try:
             self.session = runtime.InferenceSession(str(path), settings, providers=providers)
         except Exception as error:
+            # As ONNX Runtime calls the node that holds a provider's compiled model.
+            engine = "EPContext" in str(error)
             raise ExportError(
                 f"{path}: ONNX Runtime {runtime.__version__} cannot load this file: "
-                f"{str(error).splitlines()[0]}. Export it again with `rstinynet export`"
+                f"{str(error).splitlines()[0]}. {_ENGINE if engine else _AGAIN}"
             ) from error
         self.properties: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         inputs = self.session.get_inputs()
