@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+import rstinynet
 from rstinynet.cli.main import run
 from rstinynet.cli.running import runtime_options
 from rstinynet.data.synthetic import make_synthetic
@@ -73,6 +74,23 @@ def test_values_without_sense(options, message, exported, image, tmp_path, capsy
     arguments = ["predict", image, "--out", tmp_path, "--model", exported, *options]
     assert run([str(one) for one in arguments]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_device_that_onnx_runtime_falls_back_from_is_refused(exported, monkeypatch):
+    import onnxruntime
+
+    there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    # As where CUDA's part of ONNX Runtime is installed and its driver is not.
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(UsageError, match=r"fell back to cpu.*--providers cuda,cpu"),
+    ):
+        rstinynet.load(exported, device="cuda")
+    preferred = RuntimeOptions(providers=("cuda", "cpu"))
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        detector = rstinynet.load(exported, options=preferred)
+    assert detector.backend.device == "cpu"
 
 
 def test_providers_are_onnx_runtimes(weights, image, tmp_path, capsys):

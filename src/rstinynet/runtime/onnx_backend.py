@@ -69,6 +69,13 @@ class OnnxBackend(ExportedBackend):
         self._describe(self.properties.get(METADATA_KEY), described, float32="tensor(float)")
         self._input = inputs[0].name
         self.device = _short(self.session.get_providers()[0])
+        asked = _short(_PROVIDERS.get((device or "").split(":")[0].lower(), device or ""))
+        if device is not None and options.providers is None and asked != self.device:
+            raise UsageError(
+                f"ONNX Runtime does not run on {device} here and fell back to {self.device}: its "
+                f"driver or libraries are missing. Give --device {self.device}, or --providers "
+                f"{asked},{self.device} to take what there is"
+            )
         self.batch = options.batch or (1 if self.device == "cpu" else GPU_BATCH)
 
     def output(self, x_BCHW: Float32Array) -> Float32Array:
