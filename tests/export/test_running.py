@@ -13,7 +13,7 @@ import rstinynet
 from rstinynet.cli.main import run
 from rstinynet.cli.running import runtime_options
 from rstinynet.data.synthetic import make_synthetic
-from rstinynet.errors import UsageError
+from rstinynet.errors import ExportError, UsageError
 from rstinynet.runtime.backend import RuntimeOptions
 
 
@@ -84,7 +84,7 @@ def test_a_device_that_onnx_runtime_falls_back_from_is_refused(exported, monkeyp
     # As where CUDA's part of ONNX Runtime is installed and its driver is not.
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
-        pytest.raises(UsageError, match=r"fell back to cpu.*--providers cuda,cpu"),
+        pytest.raises(ExportError, match=r"fell back to cpu.*--providers cuda,cpu"),
     ):
         rstinynet.load(exported, device="cuda")
     preferred = RuntimeOptions(providers=("cuda", "cpu"))

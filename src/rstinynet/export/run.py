@@ -213,11 +213,7 @@ def _checked(
 
 def _opened(beside: Path, settings: ExportSettings) -> Detector:
     """A file just written, in the runtime that it is for."""
-    if settings.format != "tensorrt":
-        return Detector.load(beside, device="cpu")
-    detector = Detector.load(beside, device="tensorrt")
-    tensorrt_file.check_provider(detector.backend.device)
-    return detector
+    return Detector.load(beside, device="tensorrt" if settings.format == "tensorrt" else "cpu")
 
 
 def _trials(side: int, *, dynamic: bool = False) -> dict[str, Float32Array]:

@@ -111,14 +111,6 @@ def options(held: Path, *, imgsz: int) -> dict[str, str]:
     }
 
 
-def check_provider(device: str) -> None:
-    """Raises ExportError where a session, opened for the check, runs on another `device`."""
-    if device != "tensorrt":
-        raise ExportError(
-            f"the check must run in TensorRT, and ONNX Runtime fell back to {device}. {INSTEAD}"
-        )
-
-
 def _build(made: onnx.ModelProto, chosen: dict[str, str]) -> None:
     """A session of `made` in TensorRT alone, which builds the engine; ExportError where not."""
     import onnxruntime

@@ -71,8 +71,8 @@ class OnnxBackend(ExportedBackend):
         self.device = _short(self.session.get_providers()[0])
         asked = _short(_PROVIDERS.get((device or "").split(":")[0].lower(), device or ""))
         if device is not None and options.providers is None and asked != self.device:
-            raise UsageError(
-                f"ONNX Runtime does not run on {device} here and fell back to {self.device}: its "
+            raise ExportError(
+                f"{path}: ONNX Runtime does not run on {device} here and fell back to {self.device}: its "
                 f"driver or libraries are missing. Give --device {self.device}, or --providers "
                 f"{asked},{self.device} to take what there is"
             )
