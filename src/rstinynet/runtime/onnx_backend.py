@@ -72,9 +72,9 @@ class OnnxBackend(ExportedBackend):
         asked = _short(_PROVIDERS.get((device or "").split(":")[0].lower(), device or ""))
         if device is not None and options.providers is None and asked != self.device:
             raise ExportError(
-                f"{path}: ONNX Runtime does not run on {device} here and fell back to {self.device}: its "
-                f"driver or libraries are missing. Give --device {self.device}, or --providers "
-                f"{asked},{self.device} to take what there is"
+                f"{path}: ONNX Runtime does not run on {device} here and fell back to "
+                f"{self.device}: its driver or libraries are missing. Give --device {self.device}, "
+                f"or --providers {asked},{self.device} to take what there is"
             )
         self.batch = options.batch or (1 if self.device == "cpu" else GPU_BATCH)
 
