@@ -11,7 +11,7 @@ import torch
 
 from rstinynet.data.augment_settings import AugmentSettings
 from rstinynet.data.batch import collate
-from rstinynet.data.colour import Colour, compressed, draw_colour, recolour, recoloured
+from rstinynet.data.colour import Colour, compressed, draw_colour, recolour, recoloured, stretched
 from rstinynet.data.colour_batch import recoloured_batch
 from rstinynet.data.dataset import TrainingSet
 from rstinynet.data.folder import open_split
@@ -101,3 +101,37 @@ def test_jpeg_is_jpeg_of_the_quality_drawn(image):
     assert errors[0] > errors[1] > errors[2] > 0
     qualities = {draw_colour(chosen, np.random.default_rng(seed)).jpeg for seed in range(300)}
     assert (min(qualities), max(qualities)) == (30, 90)
+
+
+def test_stretching_uses_all_levels_and_sharpens_edges(image):
+    pale = (image // 4 + 90).astype(np.uint8)
+    assert np.ptp(pale) < 70
+    plain = stretched(pale, (1.0, 0.0))
+    assert plain.min() == 0
+    assert plain.max() == 255
+    order = np.argsort(pale[..., 1].ravel(), kind="stable")
+    assert (np.diff(plain[..., 1].ravel()[order].astype(int)) >= 0).all()
+    edge = np.full((20, 20, 3), 100, np.uint8)
+    edge[:, 10:] = 150
+    edge[:2], edge[-2:] = 0, 255
+    sharp = stretched(edge, (1.0, 1.0))[10, :, 0].astype(int)
+    assert sharp[9] < sharp[2]
+    assert sharp[10] > sharp[17]
+    flat = np.full((8, 8, 3), 77, np.uint8)
+    assert np.ptp(stretched(flat, (1.0, 1.0))) == 0
+    np.testing.assert_array_equal(stretched(image, None), image)
+
+
+def test_stretching_is_drawn_and_done_before_the_batch(image, tmp_path):
+    chosen = AugmentSettings(**(NONE | {"stretch_prob": 1.0}))
+    colour = draw_colour(chosen, np.random.default_rng(1))
+    assert colour.stretch is not None
+    np.testing.assert_array_equal(recoloured(image, colour), stretched(image, colour.stretch))
+    make_synthetic(tmp_path, images=2, size=64)
+    labelled = open_split(tmp_path, "train")
+    settings = AugmentSettings(imgsz=64, grey_prob=0, noise_prob=0, stretch_prob=1.0)
+    now = TrainingSet(labelled, settings, 2).sample(0, 1)
+    later = TrainingSet(labelled, settings, 2, colour_later=True).sample(0, 1)
+    assert later.colour is not None
+    assert later.colour.stretch is None
+    np.testing.assert_array_equal(recoloured(later.image, later.colour), now.image)

@@ -196,6 +196,120 @@ def test_the_pool_is_bounded_and_each_object_is_read_once(squares):
     assert 400 < len(read) <= POOL
 
 
+@pytest.fixture
+def bars(squares):
+    """One image of class 0's bright bars, one of class 1's; each knows its own class only."""
+    images = []
+    for label, image in enumerate(squares.images[:2]):
+        pixels = np.full((128, 128, 3), 100, np.uint8)
+        boxes = np.array([[20, 20, 38, 28], [60, 60, 78, 68], [90, 20, 108, 28]], np.float32)
+        boxes = np.concatenate([boxes, [[20, 90, 32, 102]]]).astype(np.float32)
+        for left, top, right, bottom in boxes.astype(int):
+            pixels[top - 5 : bottom + 5, left - 5 : right + 5] = 140
+            pixels[top:bottom, left:right] = 255
+        cv2.imwrite(str(image.path), pixels)
+        known = np.arange(len(squares.categories)) == label
+        images.append(
+            dataclasses.replace(
+                image,
+                boxes=boxes,
+                labels=np.full(4, label),
+                areas=np.full(4, 144.0),
+                crowd=np.zeros(4, bool),
+                known=known,
+                exhaustive=known,
+            )
+        )
+    return dataclasses.replace(squares, images=tuple(images))
+
+
+def pasted_on_grey(labelled, count=60, **changes):
+    """Samples of grey ground of level 100 in group 1, with what was pasted on them."""
+    settings = dataclasses.replace(
+        PLAIN, paste_max=1, paste_across=(labelled.names[0],), symmetries="none", **changes
+    )
+    read = {row: cv2.imread(str(image.path)) for row, image in enumerate(labelled.images)}
+    bank = PasteBank(labelled, settings, groups=[0, 1], read=read.__getitem__, seed=0)
+    nothing = np.zeros(0, np.int64)
+    ground = Piece(
+        np.full((128, 128, 3), 100, np.uint8),
+        np.zeros((0, 4), np.float32),
+        nothing,
+        nothing.astype(bool),
+    )
+    samples = [bank.paste(ground, 1, settings, np.random.default_rng(n))[0] for n in range(count)]
+    assert all(len(sample.boxes) == 1 for sample in samples)
+    return samples
+
+
+def sides_of(sample):
+    return tuple((sample.boxes[0, 2:] - sample.boxes[0, :2]).round(3))
+
+
+def test_only_classes_that_go_across_are_turned_cut_close_and_shaded(bars):
+    plain = pasted_on_grey(bars)
+    assert {int(sample.labels[0]) for sample in plain} == {0, 1}
+    assert {sides_of(sample) for sample in plain} == {(18, 8), (12, 12)}
+    assert all((sample.image >= 100).all() for sample in plain)
+
+    turned = pasted_on_grey(bars, paste_degrees=180)
+    own = {sides_of(sample) for sample in turned if sample.labels[0] == 1}
+    across = {sides_of(sample) for sample in turned if sample.labels[0] == 0}
+    assert own == {(18, 8), (12, 12)}
+    # The square one, which may be a bar that stands aslant, is not among them.
+    assert len(across) > 10
+    assert max(max(sides) for sides in across) > 17
+    assert all(sum(sides) > 25 for sides in across)
+
+    close = pasted_on_grey(bars, paste_fade_px=1.0)
+    rims = {0: [], 1: []}
+    for sample in close:
+        rims[int(sample.labels[0])].append(int(((sample.image > 101) & (sample.image < 250)).sum()))
+    assert max(rims[0]) < min(rims[1])
+
+    shaded = pasted_on_grey(bars, paste_shadow_prob=1.0)
+    for sample in shaded:
+        left, top, right, bottom = sample.boxes[0].astype(int)
+        assert (sample.image[top:bottom, left:right] == 255).all()
+        assert (sample.image.min() < 100) == (sample.labels[0] == 0)
+
+
+def test_a_named_class_goes_where_it_is_absent_only_onto_images_of_named_classes(bars):
+    first, second = bars.names[:2]
+    both = np.ones(len(bars.categories), bool)
+    whole = dataclasses.replace(bars.images[1], known=both, exhaustive=both)
+    labelled = dataclasses.replace(bars, images=(bars.images[0], whole))
+    settings = dataclasses.replace(PLAIN, paste_across=(first,), symmetries="none")
+
+    def pasted(settings):
+        samples = TrainingSet(labelled, dataclasses.replace(settings, focus_prob=0), 0)
+        labels = [samples.sample(epoch, i) for epoch in range(20) for i in range(2)]
+        return {int(label) for one in labels if one.id == whole.id for label in one.labels}
+
+    assert pasted(settings) == {1}
+    assert pasted(dataclasses.replace(settings, paste_onto=(second,))) == {0, 1}
+    assert pasted(dataclasses.replace(settings, paste_onto=(first,))) == {1}
+    with pytest.raises(UsageError, match="paste_onto names the class 'x'"):
+        pasted(dataclasses.replace(settings, paste_onto=("x",)))
+    with pytest.raises(UsageError, match="paste_onto says where"):
+        dataclasses.replace(settings, paste_across=(), paste_onto=(second,))
+
+
+def test_what_is_larger_than_the_sample_is_not_pasted(bars):
+    settings = dataclasses.replace(
+        PLAIN,
+        imgsz=32,
+        paste_px=40,
+        paste_across=("all",),
+        paste_degrees=180,
+        paste_shadow_prob=1.0,
+    )
+    samples = TrainingSet(bars, settings, 0)
+    for epoch in range(30):
+        for index in range(2):
+            assert samples.sample(epoch, index).image.shape == (32, 32, 3)
+
+
 def test_turned_objects_with_shadows_lie_in_the_sample_and_cover_nothing_either(tmp_path):
     make_synthetic(tmp_path, images=8, size=96, partial=True)
     labelled = open_split(tmp_path, "train")

@@ -56,6 +56,15 @@ def test_quarter_turns_are_exact():
     np.testing.assert_allclose(upright.piece.boxes[0], [6, 6, 14, 24], atol=1e-4)
 
 
+def test_a_turned_patch_has_nothing_in_the_corners_of_its_window():
+    patch = Patch.of(bar(), fade_px=2).turned(45)
+    assert patch.weight[[0, 0, -1, -1], [0, -1, 0, -1]].max() == 0
+    ground = np.full((*patch.weight.shape, 3), 90, np.uint8)
+    patch.lay(ground)
+    assert (ground[[0, 0, -1, -1], [0, -1, 0, -1]] == 90).all()
+    assert (np.linalg.norm(ground.astype(int) - 255, axis=2) < 5).sum() > 100
+
+
 def test_a_square_object_takes_its_ellipse_and_a_long_one_more():
     square = Patch.of(bar(12, 12)).turned(45).piece.boxes[0]
     np.testing.assert_allclose(square[2:] - square[:2], 12, atol=1e-4)
@@ -98,12 +107,15 @@ def test_of_elongated_classes_only_objects_along_their_box_are_turned():
     pools = _upright({0: [(0, long), (1, round_)], 1: [(0, long)]}, {0, 1})
     assert pools == {0: [(0, [long[0], long[2]]), (1, round_)], 1: [(0, [long[0], long[2]])]}
     assert _upright({0: [(0, long)]}, {1}) == {0: [(0, long)]}
+    other = {0: [(0, long)], 1: [(0, [Donor(1.2)])]}
+    assert _upright(other, {0}) == {0: [(0, [long[0], long[2]])], 1: []}
 
 
 def test_settings_of_pasting_are_checked():
     with pytest.raises(UsageError, match="paste_degrees must lie in"):
         dataclasses.replace(PASTE, paste_degrees=200)
-    with pytest.raises(UsageError, match="paste_fade_px must be positive"):
-        dataclasses.replace(PASTE, paste_fade_px=0)
+    for value in (0, -1.0, float("nan")):
+        with pytest.raises(UsageError, match="paste_fade_px must be positive"):
+            dataclasses.replace(PASTE, paste_fade_px=value)
     with pytest.raises(UsageError, match="paste_shadow_prob does nothing without a paste_prob"):
         dataclasses.replace(PASTE, paste_prob=0, paste_shadow_prob=0.5)

@@ -52,6 +52,8 @@ class AugmentSettings:
     """Gaussian noise, the same in all bands, sigma 2 to 10 grey levels."""
     jpeg_prob: float = 0.0
     """The artefacts of JPEG at quality 30 to 90."""
+    stretch_prob: float = 0.0
+    """The look of a scene scaled to 8 bits between percentiles, and sharpened."""
     on_device: Literal["auto", "always", "never"] = "auto"
     """Colour, blur and noise are done by the batch in torch: auto, where training is on a GPU."""
     paste_prob: float = 0.0
@@ -59,6 +61,9 @@ class AugmentSettings:
     paste_across: tuple[str, ...] = ()
     """Names of classes whose objects are pasted also on images that do not know the class, of
     partly labelled sets; `all` for every class."""
+    paste_onto: tuple[str, ...] = ()
+    """Names of classes: what `paste_across` names goes also to images on which one of these is
+    known, though they are known to be without it."""
     paste_max: int = 8
     """Most objects pasted on one sample."""
     paste_px: float = 32.0
@@ -101,6 +106,8 @@ class AugmentSettings:
                 "min_box_px must be at least 0 and min_visibility lie in [0, 1], not "
                 f"{self.min_box_px} and {self.min_visibility}"
             )
+        if self.paste_onto and not self.paste_across:
+            raise UsageError("paste_onto says where classes of paste_across go: give that too")
         for name in ("paste_across", "paste_degrees", "paste_fade_px", "paste_shadow_prob"):
             if getattr(self, name) and not self.paste_prob:
                 raise UsageError(f"{name} does nothing without a paste_prob above 0")
@@ -109,7 +116,7 @@ class AugmentSettings:
                 "paste_max and paste_px must be at least 1, not "
                 f"{self.paste_max} and {self.paste_px}"
             )
-        if self.paste_fade_px is not None and self.paste_fade_px <= 0:
+        if self.paste_fade_px is not None and not self.paste_fade_px > 0:
             raise UsageError(f"paste_fade_px must be positive or none, not {self.paste_fade_px}")
         if not 0 <= self.translate <= 0.5:
             raise UsageError(f"translate must lie in [0, 0.5], not {self.translate}")

@@ -15,6 +15,8 @@ from rstinynet.data.augment_settings import AugmentSettings
 from rstinynet.data.image import RgbArray
 
 JPEG_QUALITY = (30, 90)
+STRETCH_PERCENT, STRETCH_SHARPEN = (0.2, 3.0), (0.0, 1.5)
+"""Of the pixels, how many become black and white each; and how much an unsharp mask adds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,8 @@ class Colour:
     noise_seed: int = 0
     jpeg: int = 0
     """Quality; 0: none."""
+    stretch: tuple[float, float] | None = None
+    """Percent of the pixels that become black, and white; and the strength of an unsharp mask."""
 
 
 def draw_colour(settings: AugmentSettings, rng: np.random.Generator) -> Colour:
@@ -53,8 +57,18 @@ def draw_colour(settings: AugmentSettings, rng: np.random.Generator) -> Colour:
         noise, noise_seed = float(rng.uniform(2, 10)), int(rng.integers(2**63))
     if settings.jpeg_prob and rng.random() < settings.jpeg_prob:
         jpeg = int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
+    stretch = None
+    if settings.stretch_prob and rng.random() < settings.stretch_prob:
+        stretch = float(rng.uniform(*STRETCH_PERCENT)), float(rng.uniform(*STRETCH_SHARPEN))
     return Colour(
-        grey=grey, hsv=hsv, tone=tone, blur=blur, noise=noise, noise_seed=noise_seed, jpeg=jpeg
+        grey=grey,
+        hsv=hsv,
+        tone=tone,
+        blur=blur,
+        noise=noise,
+        noise_seed=noise_seed,
+        jpeg=jpeg,
+        stretch=stretch,
     )
 
 
@@ -65,6 +79,7 @@ def recolour(image: RgbArray, settings: AugmentSettings, rng: np.random.Generato
 
 def recoloured(image: RgbArray, colour: Colour) -> RgbArray:
     """The image (H, W, 3) under this change of colour."""
+    image = stretched(image, colour.stretch)
     if colour.grey is not None:
         grey = cv2.transform(image, np.array([colour.grey], np.float32))
         if colour.tone is not None:
@@ -81,6 +96,22 @@ def recoloured(image: RgbArray, colour: Colour) -> RgbArray:
         noise = rng.standard_normal(image.shape[:2], np.float32) * colour.noise
         image = np.asarray(cv2.add(image, cv2.merge([noise] * 3), dtype=cv2.CV_8U), np.uint8)
     return compressed(image, colour.jpeg)
+
+
+def stretched(image: RgbArray, stretch: tuple[float, float] | None) -> RgbArray:
+    """The image (H, W, 3) as a scene is scaled to 8 bits, between percentiles, and sharpened.
+
+    Sensors' products are often sharpened, to make up for what the optics blur.
+    """
+    if stretch is None:
+        return image
+    percent, strength = stretch
+    brightness = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    low, high = np.percentile(brightness, (percent, 100 - percent))
+    table = np.clip((np.arange(256) - low) * (255 / max(high - low, 1)), 0, 255)
+    image = np.asarray(cv2.LUT(image, np.rint(table).astype(np.uint8)), np.uint8)
+    blurred = cv2.GaussianBlur(image, (0, 0), 1.0)
+    return np.asarray(cv2.addWeighted(image, 1 + strength, blurred, -strength, 0), np.uint8)
 
 
 def compressed(image: RgbArray, quality: int) -> RgbArray:

@@ -2,7 +2,7 @@
 
 The same arithmetic as `colour.recoloured`, 8-bit rounding included, so an image comes out the same
 to a grey level or two; noise has the same distribution and depends on its seed and the kind of
-device. JPEG is not done here: it goes before, on the CPU.
+device. JPEG and stretching are not done here: they go before, on the CPU.
 """
 
 from __future__ import annotations

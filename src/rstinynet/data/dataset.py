@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rstinynet.data.annotations import BoolArray, LabelledImage, LabelledSet
 from rstinynet.data.augment import AugmentCounts, AugmentSettings, Piece, arrange
 from rstinynet.data.cache import CACHE_BYTES, ImageCache, ImageSource
-from rstinynet.data.colour import Colour, compressed, draw_colour, recoloured
+from rstinynet.data.colour import Colour, compressed, draw_colour, recoloured, stretched
 from rstinynet.data.image import RgbArray
 from rstinynet.data.paste import PasteBank
 from rstinynet.detections import Float32Array, Int64Array
@@ -128,10 +128,12 @@ class TrainingSet:
             piece, pasted = self._bank.paste(piece, self._group_of[first], self.settings, rng)
             counts += AugmentCounts(pasted=pasted)
         colour = draw_colour(self.settings, rng)
+        later = None
         if self.colour_later:
-            image, later = compressed(piece.image, colour.jpeg), replace(colour, jpeg=0)
+            image = compressed(stretched(piece.image, colour.stretch), colour.jpeg)
+            later = replace(colour, jpeg=0, stretch=None)
         else:
-            image, later = recoloured(piece.image, colour), None
+            image = recoloured(piece.image, colour)
         return Sample(
             id=images[0].id,
             image=image,

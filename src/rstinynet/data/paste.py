@@ -65,9 +65,10 @@ class PasteBank:
     `groups` gives each image's group: images of which the same classes are wholly labelled. An
     object stays in its group, so its rim brings no unlabelled object of a class that counts as
     known where it arrives; and it is of a class known there. Classes named by `paste_across` may
-    also go where they are unknown, which has more of their objects on other kinds of ground; they
-    never go where they are known and no image of the group has them. Which objects are lent
-    depends on the seed only. UsageError if `paste_across` names a class that the set has not.
+    also go where they are unknown, and from all groups to where they are known and some image has
+    them, which has more of their objects on other kinds of ground; they never go where they are
+    known and no image of the group has them, unless the group has some of `paste_onto`. Which
+    objects are lent depends on the seed only. UsageError if a named class is not of the set.
     """
 
     def __init__(
@@ -98,8 +99,10 @@ class PasteBank:
             ]
         self._loose = set(range(len(labelled.names)))
         if settings.paste_across:
-            self._loose = _chosen(settings.paste_across, labelled.names)
-            self._pools = _across(self._pools, _known_of(labelled, groups), self._loose)
+            self._loose = _chosen(settings, "paste_across", labelled.names)
+            onto = _chosen(settings, "paste_onto", labelled.names)
+            known = _known_of(labelled, groups)
+            self._pools = _across(self._pools, known, self._loose, onto)
         if settings.paste_degrees:
             self._pools = _upright(self._pools, self._loose)
 
@@ -115,8 +118,6 @@ class PasteBank:
         shadow = _drawn_shadow(settings, rng)
         for _ in range(int(rng.integers(1, settings.paste_max + 1))):
             label, donors = pools[int(rng.integers(len(pools)))]
-            if not donors:
-                continue
             patch = self._drawn(donors[int(rng.integers(len(donors)))], label, settings, rng)
             if patch is None:
                 continue
@@ -169,14 +170,15 @@ class PasteBank:
         return pixels
 
 
-def _chosen(asked: Sequence[str], names: Sequence[str]) -> set[int]:
-    """Indices of the classes that `paste_across` names."""
+def _chosen(settings: AugmentSettings, setting: str, names: Sequence[str]) -> set[int]:
+    """Indices of the classes that a setting names."""
+    asked = getattr(settings, setting)
     if tuple(asked) == ("all",):
         return set(range(len(names)))
     for name in asked:
         if name not in names:
             raise UsageError(
-                f"paste_across names the class '{name}'; "
+                f"{setting} names the class '{name}'; "
                 f"the training set's classes are {', '.join(names)}"
             )
     return {names.index(name) for name in asked}
@@ -191,19 +193,31 @@ def _known_of(labelled: LabelledSet, groups: Sequence[int]) -> dict[int, npt.NDA
 
 
 def _across(
-    pools: dict[int, list[_Pool]], known: dict[int, npt.NDArray[np.bool_]], chosen: set[int]
+    pools: dict[int, list[_Pool]],
+    known: dict[int, npt.NDArray[np.bool_]],
+    chosen: set[int],
+    onto: set[int],
 ) -> dict[int, list[_Pool]]:
-    """Each group's own pools, and of chosen classes that it does not know all groups' objects."""
+    """Each group's own pools, and of chosen classes all groups' objects.
+
+    But none where a class is known and the group has none of it, nor of the classes `onto`.
+    """
     every: dict[int, list[_Donor]] = {}
     for _, of_group in sorted(pools.items()):
         for label, donors in of_group:
             if label in chosen:
                 every.setdefault(label, []).extend(donors)
-    return {
-        group: pools.get(group, [])
-        + [(label, donors) for label, donors in sorted(every.items()) if not there[label]]
-        for group, there in known.items()
-    }
+    result = {}
+    for group, there in known.items():
+        own = {label for label, _ in pools.get(group, [])}
+        kept = [(label, donors) for label, donors in pools.get(group, []) if label not in every]
+        lent = [
+            (label, donors)
+            for label, donors in sorted(every.items())
+            if label in own or own & onto or not there[label]
+        ]
+        result[group] = kept + lent
+    return result
 
 
 def _upright(pools: dict[int, list[_Pool]], chosen: set[int]) -> dict[int, list[_Pool]]:
@@ -220,12 +234,16 @@ def _upright(pools: dict[int, list[_Pool]], chosen: set[int]) -> dict[int, list[
         for label in chosen & every.keys()
         if np.median([donor.elongation for donor in every[label]]) >= ELONGATED
     }
-    return {
+    upright = {
         group: [
             (label, [d for d in donors if label not in long or d.elongation >= ELONGATED])
             for label, donors in of_group
         ]
         for group, of_group in pools.items()
+    }
+    return {
+        group: [(label, donors) for label, donors in of_group if donors]
+        for group, of_group in upright.items()
     }
 
 
@@ -255,6 +273,8 @@ def _free_place(
 ) -> tuple[int, int] | None:
     """A random left and top for `size` (height, width) on image content, clear of all boxes."""
     room = np.array(image.shape[1::-1]) - size[::-1]
+    if (room < 0).any():
+        return None
     for _ in range(TRIES):
         corner = rng.integers(0, room + 1)
         end = corner + size[::-1]
