@@ -4,8 +4,11 @@
 
 Where a class is neither labelled nor named absent, training learns nothing about it, and a model
 may see vehicles on open water. The file names, for each split, sources and the classes that are
-absent from all their images but those listed ("but", image ids). DIR2 gets the annotation files
-with these classes in `neg_category_ids`, and a link to DIR's images. Nothing else changes.
+absent from all their images but those listed ("but", image ids). It may also name objects that the
+labels lack, as [image id, class, x, y, width, height, iscrowd] in pixels; with iscrowd 1, regions
+to ignore. An image that has some of a class knows it, whatever the rules say. DIR2 gets the
+annotation files with these classes in `neg_category_ids`, and a link to DIR's images. Nothing else
+changes; splits that the file does not name are copied. DIR2 may be the DIR of another such file.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rstinynet.files import write_json
+from rstinynet.files import write_bytes, write_json
 
 
 def add_absent(coco: dict[str, Any], rules: list[dict[str, Any]], path: Path) -> int:
@@ -60,6 +63,31 @@ def add_absent(coco: dict[str, Any], rules: list[dict[str, Any]], path: Path) ->
     return added
 
 
+def add_objects(coco: dict[str, Any], objects: list[list[Any]], path: Path) -> int:
+    """Change `coco` in place; how many objects and regions were added.
+
+    Raises SystemExit where an image or class is not there, or a box not in its image.
+    """
+    ids = {category["name"]: category["id"] for category in coco["categories"]}
+    images = {image["id"]: image for image in coco["images"]}
+    last = max((annotation["id"] for annotation in coco["annotations"]), default=0)
+    for number, (image_id, name, x, y, width, height, crowd) in enumerate(objects, last + 1):
+        image = images.get(image_id)
+        if image is None or name not in ids:
+            raise SystemExit(f"{path}: no image {image_id} or no class {name!r}")
+        right, bottom = x + width, y + height
+        inside = x >= 0 and y >= 0 and right <= image["width"] and bottom <= image["height"]
+        if not inside or width <= 0 or height <= 0:
+            raise SystemExit(f"{path}: {[x, y, width, height]} is not in image {image_id}")
+        coco["annotations"].append(
+            {"id": number, "image_id": image_id, "category_id": ids[name], "iscrowd": crowd}
+            | {"bbox": [x, y, width, height], "area": width * height}
+        )
+        known = image.get("neg_category_ids", ())
+        image["neg_category_ids"] = [known_id for known_id in known if known_id != ids[name]]
+    return len(objects)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -72,7 +100,8 @@ def main() -> None:
     for needed in (options.absent, pictures):
         if not needed.exists():
             raise SystemExit(f"{needed}: no such file or folder")
-    by_split = json.loads(options.absent.read_text())["splits"]
+    told = json.loads(options.absent.read_text())
+    by_split, objects = told["splits"], told.get("objects", {})
     if options.out.resolve() == options.data.resolve():
         raise SystemExit("--out is --data, whose labels would be lost; give another folder")
     link = options.out / "images"
@@ -85,8 +114,16 @@ def main() -> None:
             raise SystemExit(f"{path}: no such file; --data names the folder that holds it")
         coco = json.loads(path.read_text())
         added = add_absent(coco, rules, path)
+        more = add_objects(coco, objects.get(split, []), path)
         write_json(options.out / f"{split}.json", coco)
-        print(f"{split}: {added} classes said to be absent, on {len(coco['images'])} images")
+        print(
+            f"{split}: {added} classes said to be absent, on {len(coco['images'])} images; "
+            f"{more} objects and regions added"
+        )
+    for split in {"train", "val", "test"} - by_split.keys():
+        other = options.data / f"{split}.json"
+        if other.is_file():
+            write_bytes(options.out / other.name, other.read_bytes())
     if not link.is_symlink():
         link.symlink_to(os.path.relpath(pictures.resolve(), options.out.resolve()))
 

@@ -37,11 +37,13 @@ def data(synthetic, tmp_path):
     folder.mkdir()
     (folder / "images").symlink_to(made / "images")
     (folder / "train.json").write_text(json.dumps(coco))
+    (folder / "val.json").write_bytes((made / "val.json").read_bytes())
     return folder
 
 
-def run(script, monkeypatch, data, rules, out="out"):
-    (data / "rules.json").write_text(json.dumps({"splits": rules}))
+def run(script, monkeypatch, data, rules, out="out", objects=()):
+    told = {"splits": rules, "objects": {"train": list(objects)}}
+    (data / "rules.json").write_text(json.dumps(told))
     arguments = ["--data", data, "--absent", data / "rules.json", "--out", data.parent / out]
     monkeypatch.setattr(sys, "argv", ["add_absent.py", *map(str, arguments)])
     script.main()
@@ -65,10 +67,41 @@ def test_classes_become_known_but_on_listed_images(script, data, monkeypatch, ca
         [True, False],
     ]
     assert labelled.images[0].path.is_file()
+    # A split that the rules do not name is there too, as it was.
+    assert (out / "val.json").read_bytes() == (data / "val.json").read_bytes()
     again = run(script, monkeypatch, out, {"train": [street, harbour]}, out="again")
     assert json.loads((again / "train.json").read_text()) == json.loads(
         (out / "train.json").read_text()
     )
+
+
+def test_objects_that_the_labels_lack_are_added(script, data, monkeypatch, capsys):
+    harbour = {"source": "harbour", "absent": ["vehicle"]}
+    more = [[2, "vehicle", 4, 5, 6, 7, 0], [2, "vehicle", 30, 30, 20, 20, 1]]
+    more.append([3, "vehicle", 0, 0, 9, 9, 1])
+    out = run(script, monkeypatch, data, {"train": [STREET, harbour]}, objects=more)
+    assert "3 objects and regions added" in capsys.readouterr().out
+    street, quay = open_split(out, "train").images[1:]
+    assert street.known.tolist() == [True, True]
+    assert street.boxes.tolist() == [[4, 5, 10, 12], [30, 30, 50, 50]]
+    assert street.crowd.tolist() == [False, True]
+    # Regions to ignore alone: the rest of the image is known to be without.
+    assert quay.known.tolist() == [True, True]
+    assert quay.crowd.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ([9, "vehicle", 4, 5, 6, 7, 0], "no image 9"),
+        ([1, "car", 4, 5, 6, 7, 0], "no class 'car'"),
+        ([1, "vehicle", 60, 5, 6, 7, 0], r"\[60, 5, 6, 7\] is not in image 1"),
+    ],
+)
+def test_objects_that_cannot_be_are_refused(script, data, monkeypatch, added, message):
+    with pytest.raises(SystemExit, match=message):
+        run(script, monkeypatch, data, {"train": [STREET]}, objects=[added])
+    assert not (data.parent / "out" / "train.json").exists()
 
 
 @pytest.mark.parametrize(
