@@ -36,6 +36,7 @@ from rstinynet.evaluate.results import read_results
 from rstinynet.evaluate.tables import NOTHING, TextTable, number, percent, write_tables
 from rstinynet.files import write_bytes, write_json
 from rstinynet.model.cost import cost_of_named
+from rstinynet.model.metadata import SCHEMA_VERSION, renamed
 from rstinynet.model.presets import NAMES
 from rstinynet.train import checkpoint
 
@@ -122,7 +123,7 @@ def train_ours(name: str, folder: Path, options: argparse.Namespace, val: Labell
     described |= {"library": f"rstinynet {environment['rstinynet']}, recipe {options.recipe}"}
     described |= {"platform": environment["platform"], "torch": environment["torch"]}
     described |= {"threads": environment["torch_threads"]}
-    if name == "rs-tinynet-lite":
+    if name.startswith("rs-tinynet-lite"):
         described["note"] = "starts from ImageNet weights; all others from random ones"
     write_json(folder / "peer.json", described)
 
@@ -158,7 +159,12 @@ def settings_of(
         fingerprints.append(given.fingerprint)
     settings |= {"model": PEERS[name][1] if name in PEERS else name}
     settings |= {"data_sha256": fingerprints}
-    return settings if name in PEERS else settings | {"ours": [options.recipe, *options.set]}
+    if name in PEERS:
+        return settings
+    if name != renamed(name, schema=1):
+        # Rows that an earlier version made under this name are of another model.
+        settings["schema"] = SCHEMA_VERSION
+    return settings | {"ours": [options.recipe, *options.set]}
 
 
 def row_is_finished(folder: Path, settings: dict[str, Any], described: Path) -> bool:

@@ -118,21 +118,24 @@ def test_values_that_are_not_finite_are_refused(file, metadata):
 
 
 @pytest.mark.parametrize(
-    ("then", "now"),
+    ("schema", "then", "now"),
     [
-        ("rs-tinynet-n", "rs-tinynet-n-p2p4-pfdh"),
-        ("rs-tinynet-n-p2p5-wide", "rs-tinynet-n"),
-        ("yolo11n", "yolo11n"),
+        (1, "rs-tinynet-n", "rs-tinynet-n-p2p4-pfdh"),
+        (1, "rs-tinynet-n-p2p5-wide", "rs-tinynet-n"),
+        (1, "rs-tinynet-lite", "rs-tinynet-lite"),
+        (1, "rs-tinynet-lite-p2p5-wide", "rs-tinynet-lite-p2p5-nopfdh-wide"),
+        (1, "yolo11n", "yolo11n"),
+        (2, "rs-tinynet-n", "rs-tinynet-n"),
     ],
 )
-def test_weights_of_the_first_schema_keep_their_model(tmp_path, metadata, then, now):
+def test_weights_of_former_schemas_keep_their_model(tmp_path, metadata, schema, then, now):
     path = tmp_path / "w.safetensors"
     model = build(now, 2).eval()
     save_weights(path, model, metadata)
     rewrite(
         path,
         lambda tensors: None,
-        metadata.model_copy(update={"schema_version": 1, "model": then}),
+        metadata.model_copy(update={"schema_version": schema, "model": then}),
     )
     read, found = load_weights(path)
     assert (found.model, found.schema_version) == (now, 2)

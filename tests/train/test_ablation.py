@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -123,6 +124,14 @@ def test_other_settings_or_data_are_refused_and_more_rows_are_not(plan, tmp_path
     begin(plan, splits)
     begin(replace(plan, rows=("full",), seeds=(0, 7)), splits)
     begin(replace(plan, recipe=replace(plan.recipe, workers=1)), splits)
+    path = plan.out / "ablation.json"
+    kept = json.loads(path.read_text())
+    del kept["recipe"]["augment"]["stretch_prob"]  # as a version without that setting wrote it
+    path.write_text(json.dumps(kept))
+    begin(plan, splits)
+    stretched = replace(plan.recipe, augment=replace(plan.recipe.augment, stretch_prob=0.5))
+    with pytest.raises(UsageError, match=r"augment\.stretch_prob was 0\.0, is 0\.5"):
+        begin(replace(plan, recipe=stretched), splits)
     with pytest.raises(UsageError, match=r"recipe\.epochs was 1, is 5"):
         begin(replace(plan, recipe=replace(plan.recipe, epochs=5)), splits)
     with pytest.raises(UsageError, match="scale was 'n', is 's'"):

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from rstinynet.errors import UsageError, WeightsError
-from rstinynet.train import checkpoint
+from rstinynet.train import checkpoint, overrides
 from rstinynet.train.folder import RunFolder
+from rstinynet.train.job import Job
+from rstinynet.train.recipe import short
 
 
 def two_saves(run):
@@ -92,15 +94,23 @@ def test_pickled_code_is_not_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("then", "now"), [("rs-tinynet-n", "rs-tinynet-n-p2p4-pfdh"), ("yolo11n", "yolo11n")]
+    ("number", "then", "now"),
+    [
+        (1, "rs-tinynet-n", "rs-tinynet-n-p2p4-pfdh"),
+        (1, "yolo11n", "yolo11n"),
+        (2, "rs-tinynet-n", "rs-tinynet-n"),
+    ],
 )
-def test_a_run_of_the_first_format_goes_on_with_the_model_it_began_with(tmp_path, then, now):
+def test_a_run_of_a_former_format_goes_on_with_the_model_it_began_with(tmp_path, number, then, now):
     last = checkpoint.last_path(tmp_path)
     last.parent.mkdir()
-    torch.save({"format": 1, "job": {"model": then, "data": "d"}}, last)
-    assert checkpoint.load(tmp_path)["job"] == {"model": now, "data": "d"}
-    checkpoint.save(tmp_path, {"job": {"model": then}})
-    assert checkpoint.load(tmp_path)["job"] == {"model": then}
+    torch.save({"format": number, "job": {"model": then, "data": "d"}}, last)
+    values = checkpoint.load(tmp_path)["job"]
+    given = {"init": None, "device": "cpu", "recipe": overrides.as_values(short())}
+    assert Job.from_values(values | given, out=tmp_path).model == now
+    job = Job(model=then, data=tmp_path, out=tmp_path, recipe=short())
+    checkpoint.save(tmp_path, {"job": job.as_values()})
+    assert Job.from_values(checkpoint.load(tmp_path)["job"], out=tmp_path) == job
 
 
 @pytest.mark.parametrize("number", [0, 3, None])

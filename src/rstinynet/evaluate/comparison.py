@@ -28,6 +28,7 @@ from rstinynet.evaluate.published import (
     dior_rows,
 )
 from rstinynet.evaluate.tables import NOTHING, TextTable, number, percent
+from rstinynet.model.metadata import BEFORE_SCHEMA, renamed
 
 AITOD_TEST = "AI-TOD v1, test"
 AITOD_V2_TEST = "AI-TOD v2, test"
@@ -238,7 +239,8 @@ def _prepared_as(data: Path, version: str) -> bool:
 def _arguments(run: Path) -> tuple[str, str]:
     """The data folder's name and the model of a run."""
     arguments: Any = yaml.safe_load((run / "args.yaml").read_text("utf-8"))
-    return Path(str(arguments["data"])).name, str(arguments["model"])
+    model = renamed(str(arguments["model"]), schema=arguments.get("schema", BEFORE_SCHEMA))
+    return Path(str(arguments["data"])).name, model
 
 
 def _share(value: Any) -> float | None:

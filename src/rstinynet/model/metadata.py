@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 2
+BEFORE_SCHEMA = 2
+"""Of whose names are files that do not say a schema: of runs, until they said one."""
 METADATA_KEY = "rstinynet"
 """Under which the metadata stands, as JSON, in weights files and exported models."""
 
@@ -21,17 +23,24 @@ _FIRST_SUFFIXES = {
     "-p3p4": "-p3p4-pfdh",
     "-p3p5": "-p3p5-pfdh",
 }
-_FIRST_NAMES = {
-    f"rs-tinynet-{scale}{old}": f"rs-tinynet-{scale}{new}"
-    for scale in "nsmlx"
-    for old, new in _FIRST_SUFFIXES.items()
-} | {"rs-tinynet-lite-p2p5-wide": "rs-tinynet-lite-p2p5-nopfdh-wide"}
-"""Today's names of what schema 1 called otherwise: its `rs-tinynet-n` had PFDH, on P2 to P4."""
+_FORMER = {
+    1: {
+        f"rs-tinynet-{scale}{old}": f"rs-tinynet-{scale}{new}"
+        for scale in "nsmlx"
+        for old, new in _FIRST_SUFFIXES.items()
+    }
+    | {"rs-tinynet-lite-p2p5-wide": "rs-tinynet-lite-p2p5-nopfdh-wide"}
+}
+"""By schema, today's names of what files of it and of earlier ones call otherwise: in the first,
+`rs-tinynet-n` had PFDH, on P2 to P4."""
 
 
-def renamed(model: str) -> str:
-    """Today's name of a model that files of schema 1 name."""
-    return _FIRST_NAMES.get(model, model)
+def renamed(model: str, *, schema: int) -> str:
+    """Today's name of a model that a file of this schema names."""
+    for last, names in _FORMER.items():
+        if schema <= last:
+            model = names.get(model, model)
+    return model
 
 
 class Scaling(BaseModel):
@@ -88,11 +97,12 @@ class WeightsMetadata(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_first_schema(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("schema_version") == 1:
+    def _from_former_schema(cls, values: Any) -> Any:
+        schema = values.get("schema_version") if isinstance(values, dict) else None
+        if isinstance(schema, int) and schema in _FORMER:
             values = values | {"schema_version": SCHEMA_VERSION}
             if isinstance(values.get("model"), str):
-                values["model"] = renamed(values["model"])
+                values["model"] = renamed(values["model"], schema=schema)
         return values
 
     @model_validator(mode="after")

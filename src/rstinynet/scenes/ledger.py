@@ -283,6 +283,8 @@ def _refuse_other(folder: Path, header: dict[str, Any], key: Key) -> None:
     now_all = json.loads(json.dumps(key))
     for part, now in now_all.items():
         before = header["key"].get(part, {})
+        if part == "weights":
+            before, now = _without_names(before), _without_names(now)
         changed = [name for name in now if before.get(name) != now[name]]
         if changed:
             what = "; ".join(
@@ -292,6 +294,15 @@ def _refuse_other(folder: Path, header: dict[str, Any], key: Key) -> None:
                 f"cannot resume from {folder}: the {part} changed ({what}). Put it back, or run "
                 "without --resume to begin anew"
             )
+
+
+def _without_names(weights: dict[str, Any]) -> dict[str, Any]:
+    """What decides a search: what a version calls the model does not, and its hash is there."""
+    told = weights.get("metadata")
+    if not isinstance(told, dict):
+        return weights
+    kept = {name: value for name, value in told.items() if name not in ("model", "schema_version")}
+    return weights | {"metadata": kept}
 
 
 def _short(value: Any) -> str:

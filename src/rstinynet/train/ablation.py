@@ -166,17 +166,21 @@ def costs(plan: Plan, num_classes: int) -> dict[str, Cost]:
 
 def shared_settings(plan: Plan, splits: Splits) -> dict[str, Any]:
     """What every run of an ablation has in common: the contents of ablation.json."""
-    recipe = overrides.as_values(plan.recipe)
-    for free in ("seed", "workers", "log_every", "save_minutes", "cache", "cache_gib", "cache_dir"):
-        # These change no result, or are given with each run.
-        recipe.pop(free, None)
     return {
         "scale": plan.scale,
         "init": _identity(plan.init),
         "train_sha256": splits.train.fingerprint,
         "val_sha256": splits.val.fingerprint,
-        "recipe": recipe,
+        "recipe": _shared(plan.recipe),
     }
+
+
+def _shared(recipe: Recipe) -> dict[str, Any]:
+    """All settings but those that change no result, or are given with each run."""
+    values = overrides.as_values(recipe)
+    for free in ("seed", "workers", "log_every", "save_minutes", "cache", "cache_gib", "cache_dir"):
+        values.pop(free, None)
+    return values
 
 
 def begin(plan: Plan, splits: Splits) -> None:
@@ -190,6 +194,9 @@ def begin(plan: Plan, splits: Splits) -> None:
         kept = json.loads(path.read_bytes())
     except (ValueError, OSError) as error:
         raise UsageError(f"{path} cannot be read ({error}): give another --out") from error
+    if isinstance(kept, dict) and isinstance(kept.get("recipe"), dict):
+        # Settings that are younger than the runs had their defaults.
+        kept["recipe"] = _shared(overrides.from_values(kept["recipe"]))
     changed = _differences(kept, wanted)
     if changed:
         raise UsageError(

@@ -15,10 +15,9 @@ import torch
 
 from rstinynet.errors import WeightsError
 from rstinynet.files import replacing
-from rstinynet.model.metadata import renamed
 
 FORMAT = 2
-"""In format 1 models had the names of the weights files' schema 1."""
+"""Models have the names of the weights files' schema of the same number."""
 log = logging.getLogger(__name__)
 
 
@@ -89,6 +88,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} cannot be read: {reason}") from error
     if not isinstance(state, dict) or state.get("format") not in (1, FORMAT):
         raise WeightsError(f"{path} is not a resume state of format {FORMAT}")
-    if state["format"] == 1:
-        state["job"] = state["job"] | {"model": renamed(state["job"]["model"])}
+    if state["format"] < FORMAT:
+        # Models were renamed with each format, as with the schema of weights.
+        state["job"] = state["job"] | {"schema": state["format"]}
     return state

@@ -12,6 +12,7 @@ from typing import Any
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.errors import RSTinyNetError, UsageError
+from rstinynet.model.metadata import BEFORE_SCHEMA, SCHEMA_VERSION, renamed
 from rstinynet.train import overrides
 from rstinynet.train.recipe import RECIPES, Recipe
 
@@ -71,6 +72,7 @@ class Job:
     def as_values(self) -> dict[str, Any]:
         """Plain values, for args.yaml and the resume state."""
         return {
+            "schema": SCHEMA_VERSION,
             "model": self.model,
             "data": str(self.data),
             "init": self.init,
@@ -82,7 +84,7 @@ class Job:
     def from_values(values: Mapping[str, Any], *, out: Path) -> Job:
         """The inverse of `as_values`, for a run kept in `out`."""
         return Job(
-            model=values["model"],
+            model=renamed(values["model"], schema=values.get("schema", BEFORE_SCHEMA)),
             data=Path(values["data"]),
             out=out,
             recipe=overrides.from_values(values["recipe"]),
