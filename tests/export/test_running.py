@@ -87,10 +87,40 @@ def test_a_device_that_onnx_runtime_falls_back_from_is_refused(exported, monkeyp
         pytest.raises(ExportError, match=r"fell back to cpu.*--providers cuda,cpu"),
     ):
         rstinynet.load(exported, device="cuda")
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(ExportError, match=r"not run on cuda here.*--providers cuda,cpu"),
+    ):
+        rstinynet.load(exported, options=RuntimeOptions(providers=("cuda",)))
     preferred = RuntimeOptions(providers=("cuda", "cpu"))
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
         detector = rstinynet.load(exported, options=preferred)
     assert detector.backend.device == "cpu"
+
+
+def test_a_provider_that_fails_does_not_give_way_to_another(exported, monkeypatch, capsys):
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    detector = rstinynet.load(exported)
+
+    def fail(*_):
+        raise state.EPFail("the device was lost")
+
+    inner = detector.backend.session._sess
+
+    class Failing:
+        run = fail
+
+        def __getattr__(self, name):
+            return getattr(inner, name)
+
+    monkeypatch.setattr(detector.backend.session, "_sess", Failing())
+    x = np.zeros((1, 3, detector.backend.side, detector.backend.side), np.float32)
+    with pytest.raises(ExportError, match="the device was lost"):
+        detector.backend.output(x)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(detector.backend.session, "_sess", inner)
+    assert np.isfinite(detector.backend.output(x)).all()
 
 
 def test_providers_are_onnx_runtimes(weights, image, tmp_path, capsys):

@@ -80,6 +80,14 @@ def test_other_folders_say_what_they_lack(tmp_path):
         located(tmp_path, suffixes=WEIGHTS)
 
 
+def test_an_engine_is_not_the_model_of_a_folder(tmp_path):
+    (tmp_path / "a.trt.onnx").touch()
+    with pytest.raises(WeightsError, match="a folder without"):
+        located(tmp_path, suffixes=(".onnx",))
+    (tmp_path / "a.onnx").touch()
+    assert located(tmp_path, suffixes=(".onnx",)) == tmp_path / "a.onnx"
+
+
 def test_a_folder_called_as_a_model_does_not_hide_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("rs-tinynet-lite", "yolo11n"):
@@ -95,7 +103,9 @@ def test_a_hub_model_is_pinned_and_only_safe_files_are_fetched(hub):
     assert detector.metadata.model == "rs-tinynet-lite"
     [(repo, options)] = hub
     assert repo == "owner/name"
+    ignored = options.pop("ignore_patterns")
     assert options == {"revision": COMMIT, "allow_patterns": list(SAFE)}
+    assert ignored == ["*.trt.onnx"]
     assert not any(name.endswith((".pt", ".pth", ".bin", ".ckpt", ".pkl", ".py")) for name in SAFE)
     assert located("hub:owner/name", suffixes=WEIGHTS).name == "model.safetensors"
     assert hub[-1][1]["revision"] is None

@@ -112,7 +112,7 @@ def export_model(
     model, metadata = load_weights(weights)
     suffix = SUFFIX[settings.format]
     path = out or Path(f"{Path(str(weights)).stem}{suffix}")
-    if not path.name.lower().endswith(suffix):
+    if not path.name.lower().endswith(suffix) or path.name.lower() == suffix:
         raise ExportError(f"a file of the format {settings.format} ends in {suffix}, not {path}")
     side = settings.imgsz or -(-round(metadata.imgsz * metadata.scale) // 32) * 32
     beside = path.with_name(f".{path.stem}.part{suffix}")

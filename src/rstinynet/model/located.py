@@ -16,6 +16,8 @@ STEM = "model"
 """Name of the model's files in a packaged folder."""
 SAFE = ("*.safetensors", "*.onnx", "README.md", "LICENSE", "mlm-item.json", "model.export.json")
 """What is fetched from a hub. Pickles (.pt, .pth, .bin, .ckpt) and scripts never are."""
+ENGINE = ".trt.onnx"
+"""TensorRT engines, of one machine and compiled: named by their path, never found or fetched."""
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
@@ -64,7 +66,12 @@ def fetch(name: str) -> Path:
         ) from error
     try:
         return Path(
-            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(SAFE))
+            huggingface_hub.snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=list(SAFE),
+                ignore_patterns=[f"*{ENGINE}"],
+            )
         )
     except errors.GatedRepoError as error:
         raise WeightsError(
@@ -100,7 +107,11 @@ def fetch(name: str) -> Path:
 def _models(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """The folder's files of the first kind it has, by name."""
     for suffix in suffixes:
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() == suffix and p.is_file())
+        found = sorted(
+            p
+            for p in folder.iterdir()
+            if p.suffix.lower() == suffix and p.is_file() and not p.name.lower().endswith(ENGINE)
+        )
         if found:
             return found
     return []

@@ -53,7 +53,10 @@ class OnnxBackend(ExportedBackend):
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         try:
-            self.session = runtime.InferenceSession(str(path), settings, providers=providers)
+            # Its own fallback goes to the CPU in the middle of a run, and prints so on stdout.
+            self.session = runtime.InferenceSession(
+                str(path), settings, providers=providers, enable_fallback=0
+            )
         except Exception as error:
             # As ONNX Runtime calls the node that holds a provider's compiled model.
             engine = "EPContext" in str(error)
@@ -69,10 +72,12 @@ class OnnxBackend(ExportedBackend):
         self._describe(self.properties.get(METADATA_KEY), described, float32="tensor(float)")
         self._input = inputs[0].name
         self.device = _short(self.session.get_providers()[0])
-        asked = _short(_PROVIDERS.get((device or "").split(":")[0].lower(), device or ""))
-        if device is not None and options.providers is None and asked != self.device:
+        if (device or options.providers) and self.session.get_providers()[0] not in _names(
+            providers
+        ):
+            asked = ",".join(map(_short, _names(providers)))
             raise ExportError(
-                f"{path}: ONNX Runtime does not run on {device} here and fell back to "
+                f"{path}: ONNX Runtime does not run on {asked} here and fell back to "
                 f"{self.device}: its driver or libraries are missing. Give --device {self.device}, "
                 f"or --providers {asked},{self.device} to take what there is"
             )
@@ -118,6 +123,10 @@ def _providers(
         )
     number = device.partition(":")[2] if device else ""
     return [(one, {"device_id": number}) if number else one for one in wanted]
+
+
+def _names(providers: list[str | tuple[str, dict[str, str]]]) -> list[str]:
+    return [one if isinstance(one, str) else one[0] for one in providers]
 
 
 def _short(provider: str) -> str:
