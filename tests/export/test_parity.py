@@ -103,8 +103,9 @@ def test_both_runtimes_are_near_torch_in_eight_bits(name, tmp_path):
         assert np.corrcoef(wanted[:, 4:].ravel(), got[:, 4:].ravel())[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("name", ["rs-tinynet-n", "rs-tinynet-lite"])
-def test_shipped_weights_score_the_sample_scene_in_eight_bits_as_in_torch(name, tmp_path):
+# PFDH and the narrow layers of EfficientNet-Lite0 lose more to eight bits, without --accurate.
+@pytest.mark.parametrize(("name", "least"), [("rs-tinynet-n", 0.98), ("rs-tinynet-lite", 0.85)])
+def test_shipped_weights_score_the_sample_scene_in_eight_bits_as_in_torch(name, least, tmp_path):
     # Trained: random weights of these say nothing that eight bits could keep.
     model, metadata = load_weights(name)
     side = 160
@@ -124,4 +125,4 @@ def test_shipped_weights_score_the_sample_scene_in_eight_bits_as_in_torch(name, 
     compiled = OpenvinoBackend(tmp_path / "q.xml").output(seen)
     for got in (exported[:, 4:].ravel(), compiled[:, 4:].ravel()):
         assert not np.array_equal(got, wanted)
-        assert np.corrcoef(wanted, got)[0, 1] > 0.9
+        assert np.corrcoef(wanted, got)[0, 1] > least
