@@ -1,0 +1,123 @@
+"""scripts/add_scenes.py: tiles of marked scenes beside a set's own images, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from PIL import Image
+
+from rstinynet.data.folder import open_split
+
+SCENE = {
+    "file": "town.tif",
+    "source": "town",
+    "factor": 2,
+    "tile": 60,
+    "overlap": 20,
+    "absent": ["ship"],
+    "objects": {"vehicle": [[50, 10, 8, 4], [58, 30, 8, 4]]},
+    "ignore": {"vehicle": [[5, 70, 10, 10]]},
+}
+
+
+@pytest.fixture(scope="module")
+def script(load_script):
+    return load_script("scripts/add_scenes.py")
+
+
+@pytest.fixture
+def data(synthetic, tmp_path):
+    """Two images with vehicles; vehicle is 6 and ship 4. Beside it a scene of 100 by 100 px."""
+    made = synthetic(train=2, val=1, size=64)
+    images = json.loads((made / "train.json").read_text())["images"]
+    coco = {
+        "images": [dict(image, id=at, neg_category_ids=[]) for at, image in enumerate(images, 1)],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 6, "bbox": [8, 8, 8, 8], "area": 64}
+            | {"iscrowd": 0}
+        ],
+        "categories": [{"id": 4, "name": "ship"}, {"id": 6, "name": "vehicle"}],
+    }
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "images").symlink_to(made / "images")
+    (folder / "train.json").write_text(json.dumps(coco))
+    (folder / "val.json").write_bytes((made / "val.json").read_bytes())
+    band = np.linspace(100, 2000, 100 * 100).reshape(100, 100).astype(np.uint16)
+    profile = {"driver": "GTiff", "width": 100, "height": 100, "count": 1, "dtype": "uint16"}
+    profile |= {"crs": "EPSG:32631", "transform": Affine(0.5, 0, 593270, 0, -0.5, 5747657)}
+    with rasterio.open(tmp_path / "town.tif", "w", **profile) as raster:
+        raster.write(band, 1)
+    return folder
+
+
+def run(script, monkeypatch, data, scene):
+    told = {"licence": {"name": "CC BY-SA 4.0", "url": ""}, "scenes": [scene]}
+    (data.parent / "scenes.json").write_text(json.dumps(told))
+    arguments = ["--data", data, "--scenes", data.parent / "scenes.json"]
+    arguments += ["--rasters", data.parent, "--out", data.parent / "out"]
+    monkeypatch.setattr(sys, "argv", ["add_scenes.py", *map(str, arguments)])
+    script.main()
+    return data.parent / "out"
+
+
+def test_tiles_stand_beside_the_images(script, data, monkeypatch, capsys):
+    out = run(script, monkeypatch, data, SCENE)
+    # The first vehicle is whole in both upper tiles; the left one holds a quarter of the second.
+    assert "train: 4 tiles with 3 objects added" in capsys.readouterr().out
+    coco = json.loads((out / "train.json").read_text())
+    tiles = {image["file_name"]: image for image in coco["images"] if image.get("source") == "town"}
+    assert sorted(tiles) == [f"town_{x}_{y}.png" for x in (0, 40) for y in (0, 40)]
+    boxes = {
+        name: [
+            (annotation["bbox"], annotation["iscrowd"])
+            for annotation in coco["annotations"]
+            if annotation["image_id"] == image["id"]
+        ]
+        for name, image in tiles.items()
+    }
+    assert boxes["town_0_0.png"] == [([100, 20, 16, 8], 0), ([116, 60, 4, 8], 1)]
+    assert boxes["town_40_0.png"] == [([20, 20, 16, 8], 0), ([36, 60, 16, 8], 0)]
+    assert boxes["town_0_40.png"] == [([10, 60, 20, 20], 1)]
+    assert boxes["town_40_40.png"] == []
+    assert tiles["town_40_40.png"]["neg_category_ids"] == [4, 6]
+    assert tiles["town_0_0.png"]["neg_category_ids"] == [4]
+    with Image.open(out / "images" / "town_40_40.png") as picture:
+        assert (picture.size, picture.mode) == ((120, 120), "RGB")
+        # Stretched: the brightest per cent of the scene, in its last row, is white.
+        assert picture.getpixel((119, 119)) == (255, 255, 255)
+    labelled = open_split(out, "train")
+    assert [image.path.is_file() for image in labelled.images] == [True] * 6
+    # Ships and vehicles are known on every tile, also where only a region is to be ignored.
+    assert all(image.known.all() for image in labelled.images[2:])
+    assert (out / "val.json").read_bytes() == (data / "val.json").read_bytes()
+    assert len({annotation["id"] for annotation in coco["annotations"]}) == len(coco["annotations"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file": "city.tif"}, "no such file"),
+        ({"absent": ["submarine"]}, "no such classes"),
+        ({"overlap": 60}, "overlap 60"),
+        ({"ignore": {"vehicle": [[95, 95, 10, 4]]}}, "is not in 100 by 100 px"),
+        ({"objects": {"vehicle": [[5, 5, 0, 4]]}}, "is not in 100 by 100 px"),
+    ],
+)
+def test_what_cannot_be_added_is_refused_before_anything_is_written(
+    script, data, monkeypatch, change, message
+):
+    with pytest.raises(SystemExit, match=message):
+        run(script, monkeypatch, data, SCENE | change)
+    assert not (data.parent / "out").exists()
+
+
+def test_what_is_there_is_kept(script, data, monkeypatch):
+    (data.parent / "out").mkdir()
+    with pytest.raises(SystemExit, match="is there"):
+        run(script, monkeypatch, data, SCENE)
