@@ -215,9 +215,24 @@ def test_errors_scenes_scale_and_plots_are_printed_and_written(data, tmp_path):
     difference = report["compared"]["difference"]["ap50"]
     assert difference == pytest.approx(report["ap50"] - theirs["ap50"])
     assert (tmp_path / "plots" / "precision_recall_050.png").is_file()
+    assert (tmp_path / "plots" / "reliability.png").is_file()
     text = run(*arguments).stdout
     for part in ("Why it errs", "By scene", "Confusion", "km²", "side by side", "less.json"):
         assert part in text
+
+
+def test_calibration_is_given_where_it_is_asked_for(data, tmp_path):
+    found = results_file(tmp_path / "dets.json", [(*TRUTH[0], 0.9), (9, 7, [40, 8, 6, 6], 0.8)])
+    arguments = ("--data", data, "--predictions", found)
+    assert "calibration" not in json.loads(run(*arguments, "--json").stdout)
+    report = json.loads(run(*arguments, "--json", "--calibration").stdout)
+    overall = report["calibration"]["overall"]
+    # One of .9 is right and one of .8 is not.
+    assert overall["detections"] == 2
+    assert overall["ece"] == pytest.approx((0.1 + 0.8) / 2)
+    text = run(*arguments, "--calibration").stdout
+    assert "Scores against precision" in text
+    assert "45.0" in text
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,45 @@ def test_a_scene_scores_as_its_images_alone(labelled, dets):
     assert made.as_dict()["per_scene"]["port"]["ap50"] == pytest.approx(67 / 101)
 
 
+def test_scores_against_the_share_that_is_right(labelled, dets, tmp_path):
+    made = study(labelled, dets, Wanted(curves=True, calibration=True))
+    ship, car = made.calibration.per_class["ship"], made.calibration.per_class["car"]
+    # .9 and .8 are right, .7 and .6 are not; a score on the edge is in the bin below.
+    assert [(b.count, b.precision) for b in ship.bins[5:9]] == [(1, 0), (1, 0), (1, 1), (1, 1)]
+    assert ship.ece == pytest.approx((0.1 + 0.2 + 0.7 + 0.6) / 4)
+    assert (ship.score, ship.precision) == (pytest.approx(0.75), pytest.approx(0.5))
+    assert (car.detections, math.isnan(car.score)) == (0, True)
+    assert made.calibration.overall == ship
+    content = json.loads(json.dumps(made.as_dict(), allow_nan=False))["calibration"]
+    assert content["per_class"]["ship"]["ece"] == pytest.approx(ship.ece)
+    assert content["iou"] == 0.5
+    paths = made.plot(tmp_path)
+    assert cv2.imread(str(tmp_path / "reliability.png")).shape[:2] == (780, 840)
+    assert tmp_path / "reliability.png" in paths
+    assert json.loads((tmp_path / "curves.json").read_text())["calibration"] == content
+
+
+def test_what_is_unknown_or_ignored_counts_neither_as_right_nor_as_wrong():
+    crowd = image(1, "a", [0, 40])
+    crowd.crowd[:] = [False, True]
+    unknown = image(2, "b", [], known=(False, True))
+    loose = image(3, "c", [0], exhaustive=(False, True))
+    some = LabelledSet(
+        images=(crowd, unknown, loose),
+        categories=(Category(1, "ship"), Category(2, "car")),
+        fingerprint="",
+    )
+    dets = {
+        1: found((0, 0.9), (40, 0.8), (70, 0.04)),
+        2: found((0, 0.7)),
+        3: found((0, 0.6), (60, 0.5)),
+    }
+    ship = study(some, dets, Wanted(calibration=True)).calibration.per_class["ship"]
+    # Right: .9 and .6. The region, the unknown, the loose and the one below .05 are left out.
+    assert (ship.detections, ship.precision) == (2, 1.0)
+    assert ship.score == pytest.approx(0.75)
+
+
 def test_recall_against_false_detections_per_km2(labelled, dets):
     # 100 m a pixel: an image is 100 km².
     made = study(labelled, dets, Wanted(gsd_m={4: 100.0, 7: 100.0}))

@@ -59,8 +59,17 @@ def val(
     curves: Annotated[
         bool, typer.Option("--curves", help="Precision-recall curves in the JSON.")
     ] = False,
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration", help="How far scores are from precision: reliability and its error."
+        ),
+    ] = False,
     plots: Annotated[
-        Path | None, typer.Option(help="Draw the curves into this folder, with curves.json.")
+        Path | None,
+        typer.Option(
+            help="Draw precision-recall and reliability curves into this folder, with curves.json."
+        ),
     ] = None,
     save_predictions: Annotated[
         Path | None, typer.Option(help="Write what the model found as a COCO results file.")
@@ -123,6 +132,7 @@ def val(
             "errors": errors,
             "confusion_conf": confusion_conf,
             "curves": curves or plots is not None,
+            "calibration": calibration or plots is not None,
         },
     )
     # Read first, so that a bad file does not cost the run of a model.
@@ -194,6 +204,8 @@ def _print(made: Study, other: Study | None, names: list[str], *, on: str) -> No
             console.print(report.scene_table(each.scenes, protocol))
         if each.density is not None:
             console.print(report.density_table(each.density, protocol.ious[0]))
+        if each.calibration is not None:
+            console.print(report.calibration_table(each.calibration))
         if each.errors is not None:
             console.print(report.error_table(each.errors))
         if each.confusion is not None:

@@ -7,6 +7,7 @@ was not found does not count here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,7 +50,22 @@ class Reliability:
     bins: tuple[Bin, ...]
     ece: float
     """Expected calibration error: mean of |score - precision| over bins, by their counts."""
+    """0 where there are no detections."""
     detections: int
+
+    @property
+    def score(self) -> float:
+        """Mean score; NaN without detections."""
+        return self._mean([each.score for each in self.bins])
+
+    @property
+    def precision(self) -> float:
+        """Share that is right; NaN without detections."""
+        return self._mean([each.precision for each in self.bins])
+
+    def _mean(self, values: list[float]) -> float:
+        total = sum(each.count * value for each, value in zip(self.bins, values, strict=True))
+        return total / self.detections if self.detections else math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -9,6 +9,8 @@ from rich import box
 from rich.table import Table
 
 from rstinynet.evaluate.by_scene import SceneScores
+from rstinynet.evaluate.calibrated import Calibration
+from rstinynet.evaluate.calibration import LEAST_SCORE
 from rstinynet.evaluate.confusion import BACKGROUND, Confusion
 from rstinynet.evaluate.curves import DENSITIES, DensityCurve
 from rstinynet.evaluate.errors import ErrorReport
@@ -88,6 +90,25 @@ def density_table(density: Mapping[str, DensityCurve], iou: float) -> Table:
     for name, curve in density.items():
         recalls = (percent(curve.recall_at(limit)) for limit in DENSITIES)
         made.add_row(name, *recalls, f"{curve.km2:.3g}")
+    return made
+
+
+def calibration_table(calibration: Calibration) -> Table:
+    """Mean score, share that is right and calibration error, in percent, by class."""
+    made = _table(
+        "Scores against precision, in percent",
+        caption=f"Of detections that score more than {LEAST_SCORE:g}, right at IoU "
+        f"{calibration.iou:.2g}. Error: mean distance of score and precision over ten bins.",
+    )
+    made.add_column("class", overflow="fold")
+    for key in ("detections", "score", "precision", "error"):
+        made.add_column(key, justify="right")
+    for name, each in (*calibration.per_class.items(), (None, calibration.overall)):
+        if name is None:
+            made.add_section()
+        cells = (percent(number) for number in (each.score, each.precision, each.ece))
+        style = "bold" if name is None else None
+        made.add_row(name or "all", str(each.detections), *cells, style=style)
     return made
 
 

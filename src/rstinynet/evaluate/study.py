@@ -11,6 +11,7 @@ import numpy as np
 
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.evaluate.by_scene import SceneScores, scene_scores
+from rstinynet.evaluate.calibrated import Calibration, calibration_of, plot_reliability
 from rstinynet.evaluate.coco import Watcher, evaluation_of, match_all
 from rstinynet.evaluate.columns import Found, by_id
 from rstinynet.evaluate.confusion import Confusion, ConfusionCounter
@@ -38,6 +39,7 @@ class Wanted:
     errors: bool = False
     confusion_conf: float = CONFUSION_CONF
     curves: bool = False
+    calibration: bool = False
     scene_of: Callable[[LabelledImage], str] | None = None
     """Names the scene of an image; None: no scenes."""
     gsd_m: Mapping[int, float] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Study:
     scenes: dict[str, SceneScores] | None
     density: dict[str, DensityCurve] | None
     curves: dict[str, Any] | None
+    calibration: Calibration | None
     errors: ErrorReport | None
     confusion: Confusion | None
 
@@ -64,6 +67,8 @@ class Study:
             content["density"] = density_as_dict(self.density)
         if self.curves is not None:
             content["curves"] = self.curves
+        if self.calibration is not None:
+            content["calibration"] = self.calibration.as_dict()
         if self.errors is not None:
             content["errors"] = self.errors.as_dict()
         if self.confusion is not None:
@@ -77,6 +82,9 @@ class Study:
         content = {"settings": dict(self.evaluation.settings), "precision_recall": self.curves}
         if self.density is not None:
             content["density"] = density_as_dict(self.density)
+        if self.calibration is not None:
+            paths.append(plot_reliability(self.calibration, folder / "reliability.png"))
+            content["calibration"] = self.calibration.as_dict()
         write_json(folder / "curves.json", content)
         return [*paths, folder / "curves.json"]
 
@@ -99,6 +107,7 @@ def study(labelled: LabelledSet, found: Found, wanted: Wanted) -> Study:
         scenes=scenes,
         density=density_curves(records, labelled, wanted.gsd_m) if wanted.gsd_m else None,
         curves=precision_recall(records, labelled.names) if wanted.curves else None,
+        calibration=calibration_of(records, labelled.names) if wanted.calibration else None,
         errors=errors.report() if wanted.errors else None,
         confusion=confusion.report() if wanted.errors else None,
     )
