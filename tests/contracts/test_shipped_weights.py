@@ -39,5 +39,5 @@ def test_the_default_finds_cars_of_the_sample_scene(load_script):
     boxes = np.concatenate([low, high - low], axis=1)
     certain = count.holds(boxes, np.array(marks["certain_xy_px"], float))
     doubtful = count.holds(boxes, np.array(marks["uncertain_xy_px"], float))
-    assert certain.any(axis=0).sum() >= 8
-    assert (~certain.any(axis=1) & ~doubtful.any(axis=1)).sum() <= 3
+    assert certain.any(axis=0).sum() >= 12
+    assert (~certain.any(axis=1) & ~doubtful.any(axis=1)).sum() <= 7
