@@ -19,7 +19,7 @@ from rich.markup import escape
 from rstinynet.cli.count import GRID, H3, ZONES, report
 from rstinynet.cli.count import summary as summary_of_counts
 from rstinynet.cli.outcome import Outcome, one_sources_errors
-from rstinynet.cli.running import BATCH, DEVICE, PRECISION, PROVIDERS, THREADS, runtime_options
+from rstinynet.cli.running import BATCH, DEVICE, PRECISION, PROVIDERS, THREADS, TTA, runtime_options
 from rstinynet.cli.shown import crs_name, line, listed, notes_of, numbers, progress_bar
 from rstinynet.errors import ExportError, UsageError
 
@@ -64,6 +64,7 @@ def predict(
         float | None,
         typer.Option(help="Enlarge tiles by this before the model. (default: the weights' own)"),
     ] = None,
+    tta: TTA = 1,
     bands: Annotated[
         str | None, typer.Option(help="Bands as red,green,blue, or one: 4,3,2 or 1.")
     ] = None,
@@ -165,6 +166,7 @@ def predict(
         tile=tile,
         overlap=overlap,
         scale=scale,
+        tta=tta,
         bands=numbers(bands),
         scaling=None if scaling is None else parse_scaling(scaling),
         gsd=None if gsd is None else parse_gsd(gsd),

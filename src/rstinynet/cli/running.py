@@ -42,6 +42,14 @@ PRECISION = Annotated[
     ),
 ]
 
+TTA = Annotated[
+    int,
+    typer.Option(
+        help="Views of each tile or image that are searched and averaged: 1, 2 (mirrored), 4 "
+        "(both ways) or 8 (also turned). Fewer false alarms, for as many times the work."
+    ),
+]
+
 
 def runtime_options(
     *,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rstinynet.cli.options import LABELLED, SPLIT
-from rstinynet.cli.running import DEVICE, PRECISION, PROVIDERS, THREADS, runtime_options
+from rstinynet.cli.running import DEVICE, PRECISION, PROVIDERS, THREADS, TTA, runtime_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,6 +95,7 @@ def val(
         int | None,
         typer.Option(help="Resize each image so that its longer side has this many pixels."),
     ] = None,
+    tta: TTA = 1,
     batch: Annotated[int, typer.Option(help="Images of one size in a forward pass.")] = 1,
     device: DEVICE = None,
     threads: THREADS = None,
@@ -115,11 +116,13 @@ def val(
     from rstinynet.evaluate.protocols import protocol_named
     from rstinynet.evaluate.results import open_results, write_results
     from rstinynet.evaluate.study import study
+    from rstinynet.scenes.views import check_views
 
     rules = protocol_named(protocol).with_max_det(max_det)
     _check(model, predictions, save_predictions)
     _check_numbers(batch=batch, scale=scale, conf=conf, iou=iou, confusion_conf=confusion_conf)
     _check_fit(fit, scale=scale, model=model)
+    check_views(tta)
     messages = Console(stderr=True)
     labelled = require_annotations(open_split(data, split), source=data)
     wanted = _wanted(
@@ -156,13 +159,13 @@ def val(
         detector = Detector.load(model, device=device, options=how)
         # VOC counts every detection, but a detector must stop somewhere.
         cap = detector_cap(rules.limit) if rules.max_dets else detector_cap(1)
-        options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scale}
+        options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scale, "tta": tta}
         found, missing = _find(detector, labelled, options, fit=fit, batch=batch, messages=messages)
         if save_predictions is not None:
             write_results(save_predictions, found, labelled)
         made = study(labelled, found, wanted)
         extra |= {"model": model, "architecture": detector.metadata.model}
-        extra |= {"conf": conf, "iou": iou, "max_det_of_image": cap}
+        extra |= {"conf": conf, "iou": iou, "max_det_of_image": cap, "tta": tta}
         extra["precision"] = detector.backend.precision
         extra |= {"classes_missing_in_model": missing}
         if fit is not None:

@@ -19,6 +19,7 @@ from rstinynet.runtime.backend import Backend, RuntimeOptions
 from rstinynet.runtime.opening import open_model
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.stream import DEFAULT_IOU, DEFAULT_MAX_DET, PredictOptions, predict
+from rstinynet.scenes.views import agreed, check_views, seen, unseen
 from rstinynet.suppress import suppress
 
 if TYPE_CHECKING:
@@ -94,14 +95,18 @@ class Detector:
         iou: float = DEFAULT_IOU,
         max_det: int = DEFAULT_MAX_DET,
         scale: float | None = None,
+        tta: int = 1,
     ) -> Detections:
         """Objects of one uint8 RGB image (H, W, 3), in one forward pass, best first.
 
         The image is resized by `scale` (default: the weights'), padded at the right and bottom,
         and boxes are mapped back and cut to the image. `conf` defaults to the weights' own
-        threshold, by class where they have one.
+        threshold, by class where they have one. With `tta` 2, 4 or 8, as many views of the image
+        (mirrored, and from 8 on turned) are searched, and the scores are their mean.
         """
-        return self.detect_batch([image_HWC], conf=conf, iou=iou, max_det=max_det, scale=scale)[0]
+        return self.detect_batch(
+            [image_HWC], conf=conf, iou=iou, max_det=max_det, scale=scale, tta=tta
+        )[0]
 
     def detect_batch(
         self,
@@ -111,13 +116,24 @@ class Detector:
         iou: float = DEFAULT_IOU,
         max_det: int = DEFAULT_MAX_DET,
         scale: float | None = None,
+        tta: int = 1,
     ) -> list[Detections]:
-        """`detect` for several images of one size in one forward pass."""
+        """`detect` for several images of one size, in one forward pass for each view."""
+        check_views(tta)
         if not images:
             return []
         height, width = _size(images)
         factor = self.metadata.scale if scale is None else scale
         lowest, by_class = self._thresholds(conf)
+        if tta > 1:
+            every = self._seen_all_ways(
+                images, tta, conf=lowest, iou=iou, max_det=max_det, scale=factor
+            )
+            least = np.full(len(self.names), lowest) if by_class is None else by_class
+            return [
+                suppress(each[each.scores > least[each.labels]], iou=iou, max_det=max_det)
+                for each in every
+            ]
         side = self.backend.side
         if side is not None and round(max(height, width) * factor) > side:
             tiled = PredictOptions(
@@ -145,7 +161,7 @@ class Detector:
 
         What is larger than a tile is read and searched tile by tile in bounded memory. `options`
         are the fields of `rstinynet.scenes.stream.PredictOptions`: conf, iou, max_det, tile,
-        overlap, scale, bands, classes, metric. Raises DataError for a source that cannot be
+        overlap, scale, tta, bands, classes, metric. Raises DataError for a source that cannot be
         read, UsageError for an option that makes no sense.
         """
         try:
@@ -154,6 +170,24 @@ class Detector:
             known = ", ".join(PredictOptions.__dataclass_fields__)
             raise UsageError(f"predict takes the options {known}; {error}") from error
         return predict(self, source, chosen)
+
+    def _seen_all_ways(
+        self, images: Sequence[Image], tta: int, *, conf: float, **options: Any
+    ) -> list[Detections]:
+        """What `tta` views of each image agree on.
+
+        A mean above `conf` needs also what some views score below it. What even this leaves out
+        would add less than `conf` from all views together.
+        """
+        height, width = images[0].shape[:2]
+        parts: list[list[Detections]] = [[] for _ in images]
+        for view in range(tta):
+            turned = [seen(image, view) for image in images]
+            found = self.detect_batch(turned, conf=conf / tta, **options)
+            for part, one in zip(parts, found, strict=True):
+                back = unseen(one.boxes, view, width=width, height=height)
+                part.append(Detections(back, one.scores, one.labels))
+        return [agreed(part) for part in parts]
 
     def _prepare(self, images: Sequence[Image], factor: float) -> tuple[Image, npt.NDArray[Any]]:
         """Padded images (B, H, W, 3), and by how much x and y were really stretched, as (4,)."""

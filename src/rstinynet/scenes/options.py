@@ -15,6 +15,7 @@ from rstinynet.errors import UsageError
 from rstinynet.model.metadata import Scaling
 from rstinynet.scenes.merge import MERGE_IOU
 from rstinynet.scenes.reader import Fill
+from rstinynet.scenes.views import check_views
 from rstinynet.suppress import Metric
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class PredictOptions:
     """Pixels that neighbouring tiles share."""
     scale: float | None = None
     """Factor by which tiles are resized before the model sees them."""
+    tta: int = 1
+    """Views of each tile that are searched (test-time augmentation): 1, 2, 4 or 8."""
     bands: Sequence[int] | None = None
     """Three bands as red, green, blue, or one that is repeated; counted from 1."""
     classes: Sequence[str] | None = None
@@ -71,6 +74,7 @@ class PredictOptions:
             raise UsageError(f"tile must be at least 32 pixels, not {self.tile}")
         if self.scale is not None and not 0 < self.scale <= 16:
             raise UsageError(f"scale must be over 0 and at most 16, not {self.scale}")
+        check_views(self.tta)
         if self.metric not in ("iou", "ios"):
             raise UsageError(f"metric must be 'iou' or 'ios', not {self.metric!r}")
         if self.nodata_fill not in get_args(Fill):

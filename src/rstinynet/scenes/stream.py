@@ -250,6 +250,7 @@ class Search:
                 iou=options.iou,
                 max_det=options.max_det,
                 scale=options.scale,
+                tta=options.tta,
             )
         in_turn = iter(results)
         parts = []

@@ -1,0 +1,104 @@
+"""Test-time augmentation: views undo themselves, and what they agree on is joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from rstinynet.detections import Detections
+from rstinynet.errors import UsageError
+from rstinynet.scenes.detector import Detector
+from rstinynet.scenes.stream import PredictOptions, predict
+from rstinynet.scenes.views import agreed, seen, unseen
+
+
+def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
+    """Detections of (x0, y0, x1, y1, score, label)."""
+    table = np.array(rows, float).reshape(-1, 6)
+    return Detections(
+        table[:, :4].astype(np.float32), table[:, 4].astype(np.float32), table[:, 5].astype(int)
+    )
+
+
+@pytest.mark.parametrize("view", range(8))
+def test_a_box_of_a_view_comes_back_to_its_pixels(view: int) -> None:
+    image = np.zeros((30, 50, 3), np.uint8)
+    image[4:10, 20:27] = 255
+    there = np.argwhere(seen(image, view)[..., 0])
+    (y0, x0), (y1, x1) = there.min(axis=0), there.max(axis=0) + 1
+    back = unseen(np.array([[x0, y0, x1, y1]], np.float32), view, width=50, height=30)
+    np.testing.assert_array_equal(back, [[20, 4, 27, 10]])
+
+
+def test_the_eight_views_differ() -> None:
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert len({seen(image, view).tobytes() for view in range(8)}) == 8
+
+
+def test_a_score_is_the_mean_over_all_views_and_a_box_the_weighted_one() -> None:
+    views = [found((0, 0, 10, 10, 0.9, 1)), found((1, 0, 11, 10, 0.3, 1)), found(), found()]
+    joined = agreed(views)
+    np.testing.assert_allclose(joined.scores, [0.3], rtol=1e-6)
+    np.testing.assert_allclose(joined.boxes, [[0.25, 0, 10.25, 10]], rtol=1e-6)
+    assert joined.labels.tolist() == [1]
+
+
+def test_classes_and_neighbours_stay_apart_and_the_nearest_is_taken() -> None:
+    one = found((0, 0, 10, 10, 0.9, 0), (4, 0, 14, 10, 0.8, 0), (0, 0, 10, 10, 0.7, 2))
+    other = found((4, 0, 14, 10, 0.6, 0), (1, 0, 11, 10, 0.5, 0))
+    joined = agreed([one, other], iou=0.3)
+    assert joined.labels.tolist() == [0, 0, 2]
+    np.testing.assert_allclose(joined.scores, [0.7, 0.7, 0.35], rtol=1e-6)
+    assert sorted(joined.boxes[:2, 0].tolist()) == pytest.approx([0.357, 4.0], abs=0.01)
+
+
+def test_two_boxes_of_one_view_are_two_objects() -> None:
+    joined = agreed([found((0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0)), found()])
+    np.testing.assert_allclose(joined.scores, [0.45, 0.4], rtol=1e-6)
+
+
+def test_nothing_is_found_where_no_view_shows_anything() -> None:
+    assert len(agreed([found(), found()])) == 0
+
+
+@pytest.mark.parametrize("tta", [2, 4, 8])
+@pytest.mark.parametrize("size", [(64, 96), (31, 70)])
+def test_views_find_the_same_objects(
+    detector: Detector, paint: Callable[..., np.ndarray], tta: int, size: tuple[int, int]
+) -> None:
+    image = paint(*size, [(5, 5, 15, 15), (30, 10, 40, 20)])
+    plain, averaged = detector.detect(image), detector.detect(image, tta=tta)
+    plain, averaged = (each[np.argsort(each.boxes[:, 0])] for each in (plain, averaged))
+    assert averaged.labels.tolist() == plain.labels.tolist()
+    assert len(plain) == 2
+    np.testing.assert_allclose(averaged.boxes, plain.boxes, atol=1)
+    np.testing.assert_allclose(averaged.scores, plain.scores, atol=0.05)
+
+
+def test_thresholds_by_class_hold_for_the_mean(
+    detector: Detector, paint: Callable[..., np.ndarray], metadata
+) -> None:
+    strict = metadata.model_copy(update={"class_conf": (0.9, 0.5)})
+    image = paint(64, 64, [(5, 5, 15, 15), (30, 30, 40, 40)])
+    assert Detector(detector.model, strict, device="cpu").detect(image, tta=4).labels.tolist() == [
+        1
+    ]
+
+
+def test_a_scene_is_searched_in_views(detector: Detector, paint: Callable[..., np.ndarray]) -> None:
+    scene = paint(150, 200, [(20, 30, 30, 40), (120, 100, 130, 110)])
+    options = PredictOptions(tile=96, overlap=32, tta=8)
+    boxes = predict(detector, scene, options).detections.sorted_by_score().boxes
+    boxes = boxes[np.argsort(boxes[:, 0])]
+    np.testing.assert_allclose(boxes, [[20, 30, 30, 40], [120, 100, 130, 110]], atol=1)
+    assert options.settled(detector)["tta"] == 8
+
+
+@pytest.mark.parametrize("tta", [0, 3, -4, 16])
+def test_other_numbers_of_views_are_refused(detector: Detector, tta: int) -> None:
+    with pytest.raises(UsageError, match=f"tta must be 1, 2, 4 or 8 views, not {tta}"):
+        PredictOptions(tta=tta)
+    with pytest.raises(UsageError, match="tta must be"):
+        detector.detect(np.zeros((32, 32, 3), np.uint8), tta=tta)
