@@ -117,9 +117,11 @@ def test_failed_sources_are_recorded_and_the_rest_go_on(
 
 def test_options_reach_the_detector(folder: Path, tmp_path: Path) -> None:
     arguments = ["--conf", "0.4", "--iou", "0.3", "--max-det", "7", "--scale", "2", "--tile", "64"]
+    arguments += ["--tta", "4"]
     source = str(folder / "a.png")
     assert run(["predict", source, "--out", str(tmp_path / "out"), *arguments]) == 0
     expected = {"size": (64, 64), "conf": 0.4, "iou": 0.3, "max_det": 7, "scale": 2.0}
+    expected |= {"tta": 4}
     assert BlobDetector.seen
     assert all(options == expected for options in BlobDetector.seen)
 
@@ -127,6 +129,7 @@ def test_options_reach_the_detector(folder: Path, tmp_path: Path) -> None:
 def test_nothing_given_leaves_the_choice_to_the_weights(folder: Path, tmp_path: Path) -> None:
     assert run(["predict", str(folder / "a.png"), "--out", str(tmp_path / "out")]) == 0
     defaults = {"size": (100, 120), "conf": None, "iou": 0.6, "max_det": 1500, "scale": None}
+    defaults |= {"tta": 1}
     assert BlobDetector.seen == [defaults]
 
 

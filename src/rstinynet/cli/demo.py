@@ -12,6 +12,8 @@ from rich.markup import escape
 
 SAMPLE = "vegas_pan.tif"
 WANTED = "vehicle"
+VIEWS = 8
+"""Views of each tile: a few seconds more, and fewer false alarms."""
 
 _CONTENTS = {
     "png": "the scene with every vehicle boxed, and how many there are",
@@ -36,10 +38,11 @@ def demo(
     console = Console(highlight=False)
     console.print(
         f"Searching [bold]{SAMPLE}[/] (Las Vegas from WorldView-3, 0.3 m a pixel, cars of about "
-        f"16 by 7 pixels) for vehicles with [bold]{DEFAULT_MODEL}[/] ..."
+        f"16 by 7 pixels) for vehicles with [bold]{DEFAULT_MODEL}[/] in {VIEWS} views, mirrored and "
+        "turned ..."
     )
     detector = Detector.load(DEFAULT_MODEL)
-    options = PredictOptions(classes=[WANTED])
+    options = PredictOptions(classes=[WANTED], tta=VIEWS)
     with resources.as_file(resources.files("rstinynet") / "samples" / SAMPLE) as scene:
         output = Output(folder=out, name=Path(SAMPLE).stem)
         record = search(detector, scene, options=options, output=output)
@@ -51,7 +54,10 @@ def demo(
         console.print(f"  [bold]{escape(Path(file).name)}[/]", soft_wrap=True)
         console.print(f"      {_CONTENTS[kind]}", soft_wrap=True)
     console.print("\nThe same for your own images and scenes:\n")
-    command = f"rstinynet predict YOUR_SCENE.tif --classes {WANTED} --out results"
+    command = f"rstinynet predict YOUR_SCENE.tif --classes {WANTED} --tta {VIEWS} --out results"
     console.print(f"  [bold]{command}[/]", soft_wrap=True)
     names = ", ".join(detector.names)
-    console.print(f"\nWithout --classes it looks for all that it knows: {escape(names)}.")
+    console.print(
+        f"\nWithout --classes it looks for all that it knows: {escape(names)}. Without --tta it is "
+        f"{VIEWS} times as fast, with more false alarms."
+    )
