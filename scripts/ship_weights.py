@@ -8,13 +8,14 @@ one's data. With `--norm-batches N` the average's norms take their statistics an
 the train split (Izmailov et al., 2018).
 
 Evaluates on the validation split, at each of the given resize factors, and keeps the one with the
-best AP; chooses there the shift and the temperature of logits that bring scores nearest to
-precision, and each class's default confidence (the lowest at which F1 at IoU .5 is within `--slack`
-of the largest); stores all, the shift in the biases of the last class convolutions, in half
-precision, under src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
+best AP; chooses there each class's shift and temperature of logits that bring scores nearest to
+precision (benchmarks/calibration_halves.py shows that classes need their own), and its default
+confidence (the lowest at which F1 at IoU .5 is within `--slack` of the largest); stores all, shifts
+and temperatures in the last class convolutions, in half precision, under
+src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
 
-With `--complete DIR2`, the same images with more classes known (scripts/add_absent.py), shift,
-temperature and confidences are chosen on those labels, and their AP is printed too; the resize
+With `--complete DIR2`, the same images with more classes known (scripts/add_absent.py), shifts,
+temperatures and confidences are chosen on those labels, and their AP is printed too; the resize
 factor and the metrics that are stored stay those of DIR.
 """
 
@@ -27,12 +28,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.folder import open_split
 from rstinynet.detections import Detections
+from rstinynet.errors import DataError
 from rstinynet.evaluate.calibration import (
     outcomes,
     platt_scaling,
@@ -123,11 +126,46 @@ def with_own_statistics(
         return with_new_statistics(model.eval(), images, like=like)
 
 
-def shift_classes(model: DetectorModel, shift: float) -> None:
-    """Add `shift` to the logit of every class."""
+def lines_of(labelled: LabelledSet, found: dict[int, Detections]) -> list[tuple[float, float]]:
+    """Each class's temperature and shift; those of all together where a class cannot tell."""
+    scores, right = outcomes(labelled, found)
+    of_all = platt_scaling(scores, right)
+    lines = []
+    for label, name in enumerate(labelled.names):
+        mine = {id_: each[each.labels == label] for id_, each in found.items()}
+        try:
+            lines.append(platt_scaling(*outcomes(labelled, mine)))
+        except DataError as error:
+            print(f"{name}: as all classes together, since {error}", file=sys.stderr)
+            lines.append(of_all)
+    return lines
+
+
+def mend_classes(model: DetectorModel, lines: Sequence[tuple[float, float]]) -> None:
+    """Make of each class's logit (logit + shift) / temperature, in the last convolutions."""
+    temperature, shift = (torch.tensor(column) for column in zip(*lines, strict=True))
     with torch.no_grad():
         for branch in model.head.classify:
-            branch[-1].bias += shift
+            last = branch[-1]
+            last.bias.add_(shift).div_(temperature)
+            last.weight.div_(temperature[:, None, None, None])
+
+
+def mended(
+    found: dict[int, Detections], lines: Sequence[tuple[float, float]]
+) -> dict[int, Detections]:
+    """What the model would find after `mend_classes`, but for what then scores too low."""
+    temperature, shift = (np.array(column) for column in zip(*lines, strict=True))
+    return {
+        id_: Detections(
+            each.boxes,
+            tempered(shifted(each.scores, shift[each.labels]), temperature[each.labels]).astype(
+                "f4"
+            ),
+            each.labels,
+        )
+        for id_, each in found.items()
+    }
 
 
 def class_share(text: str) -> tuple[str, float]:
@@ -180,22 +218,13 @@ def main() -> None:
             best = scale, found, evaluation
     scale, found, evaluation = best
     scores, right = outcomes(complete, found)
-    temperature, shift = platt_scaling(scores, right)
-    shift_classes(model, shift)
-    found = {
-        id_: Detections(
-            each.boxes,
-            tempered(shifted(each.scores, shift), temperature).astype("f4"),
-            each.labels,
-        )
-        for id_, each in found.items()
-    }
+    lines = lines_of(complete, found)
+    mend_classes(model, lines)
+    found = mended(found, lines)
     before, after = reliability(scores, right), reliability(*outcomes(complete, found))
-    print(
-        f"temperature {temperature:.3f}, shift {shift:.3f}: calibration error {before.ece:.3f} to "
-        f"{after.ece:.3f}",
-        file=sys.stderr,
-    )
+    for name, (temperature, shift) in zip(labelled.names, lines, strict=True):
+        print(f"{name}: temperature {temperature:.3f}, shift {shift:.3f}", file=sys.stderr)
+    print(f"calibration error {before.ece:.3f} to {after.ece:.3f}", file=sys.stderr)
     slack = dict.fromkeys(labelled.names, options.slack) | own
     points = {each: best_thresholds(complete, found, slack=each) for each in set(slack.values())}
     thresholds = [points[slack[name]][at] for at, name in enumerate(labelled.names)]
@@ -209,7 +238,6 @@ def main() -> None:
         metadata.model_dump()
         | {
             "scale": scale,
-            "temperature": temperature,
             "conf": min(point.conf for point in thresholds),
             "class_conf": tuple(point.conf for point in thresholds),
             "trained_with": options.trained_with or metadata.trained_with,
@@ -219,7 +247,7 @@ def main() -> None:
     path = SHIPPED / f"{metadata.model}.safetensors"
     save_weights(path, model, shipped, half=True)
     found, stored = measure(Detector.load(path), labelled, scale)
-    # Half precision, and the scores that the temperature brought below the least, cost a little.
+    # Half precision, and the scores that temperatures brought below the least, cost a little.
     metrics = {key: stored.as_dict()[key] for key in HEADLINES}
     save_weights(path, model, shipped.model_copy(update={"metrics": metrics}), half=True)
     told = {"file": path.name, "bytes": path.stat().st_size, "scale": scale}

@@ -18,27 +18,9 @@ def script(load_script):
 
 
 @pytest.fixture
-def data(synthetic, tmp_path):
+def data(partly_labelled):
     """Three images: 1 and 2 of streets, 3 of a harbour; vehicles are known on 1, ships on 3."""
-    made = synthetic(train=3, val=1, size=64)
-    coco = {
-        "images": [
-            dict(image, id=at + 1, source="harbour" if at == 2 else "street", neg_category_ids=[])
-            for at, image in enumerate(json.loads((made / "train.json").read_text())["images"])
-        ],
-        "annotations": [
-            {"id": at, "image_id": image, "category_id": category, "bbox": [8, 8, 8, 8]}
-            | {"area": 64, "iscrowd": 0}
-            for at, (image, category) in enumerate(((1, 6), (3, 4)), start=1)
-        ],
-        "categories": [{"id": 4, "name": "ship"}, {"id": 6, "name": "vehicle"}],
-    }
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "images").symlink_to(made / "images")
-    (folder / "train.json").write_text(json.dumps(coco))
-    (folder / "val.json").write_bytes((made / "val.json").read_bytes())
-    return folder
+    return partly_labelled([(1, 6), (3, 4)], images=3, sources=["street", "street", "harbour"])
 
 
 def run(script, monkeypatch, data, rules, out="out", objects=()):

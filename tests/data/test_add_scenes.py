@@ -31,23 +31,9 @@ def script(load_script):
 
 
 @pytest.fixture
-def data(synthetic, tmp_path):
-    """Two images with vehicles; vehicle is 6 and ship 4. Beside it a scene of 100 by 100 px."""
-    made = synthetic(train=2, val=1, size=64)
-    images = json.loads((made / "train.json").read_text())["images"]
-    coco = {
-        "images": [dict(image, id=at, neg_category_ids=[]) for at, image in enumerate(images, 1)],
-        "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 6, "bbox": [8, 8, 8, 8], "area": 64}
-            | {"iscrowd": 0}
-        ],
-        "categories": [{"id": 4, "name": "ship"}, {"id": 6, "name": "vehicle"}],
-    }
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "images").symlink_to(made / "images")
-    (folder / "train.json").write_text(json.dumps(coco))
-    (folder / "val.json").write_bytes((made / "val.json").read_bytes())
+def data(partly_labelled, tmp_path):
+    """Two images, one with a vehicle. Beside them a scene of 100 by 100 px."""
+    folder = partly_labelled([(1, 6)], images=2)
     band = np.linspace(100, 2000, 100 * 100).reshape(100, 100).astype(np.uint16)
     profile = {"driver": "GTiff", "width": 100, "height": 100, "count": 1, "dtype": "uint16"}
     profile |= {"crs": "EPSG:32631", "transform": Affine(0.5, 0, 593270, 0, -0.5, 5747657)}

@@ -38,8 +38,8 @@ def demo(
     console = Console(highlight=False)
     console.print(
         f"Searching [bold]{SAMPLE}[/] (Las Vegas from WorldView-3, 0.3 m a pixel, cars of about "
-        f"16 by 7 pixels) for vehicles with [bold]{DEFAULT_MODEL}[/] in {VIEWS} views, mirrored and "
-        "turned ..."
+        f"16 by 7 pixels) for vehicles with [bold]{DEFAULT_MODEL}[/] in {VIEWS} views, mirrored "
+        "and turned ..."
     )
     detector = Detector.load(DEFAULT_MODEL)
     options = PredictOptions(classes=[WANTED], tta=VIEWS)

@@ -116,8 +116,8 @@ def reliability(scores: Float64Array, right: BoolArray, *, bins: int = BINS) -> 
     )
 
 
-def tempered(scores: npt.ArrayLike, temperature: float) -> Float64Array:
-    """Scores after their logits are divided by the temperature; their order stays."""
+def tempered(scores: npt.ArrayLike, temperature: float | Float64Array) -> Float64Array:
+    """Scores after their logits are divided by the temperature, or each by its own (N,)."""
     p = np.clip(np.asarray(scores, np.float64), 1e-12, 1 - 1e-12)
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + ((1 - p) / p) ** (1 / temperature)))
@@ -168,8 +168,8 @@ def platt_scaling(scores: Float64Array, right: BoolArray) -> tuple[float, float]
     return temperature, float(line[1] * temperature)
 
 
-def shifted(scores: npt.ArrayLike, shift: float) -> Float64Array:
-    """Scores after `shift` is added to their logits."""
+def shifted(scores: npt.ArrayLike, shift: float | Float64Array) -> Float64Array:
+    """Scores after `shift`, or each one's own (N,), is added to their logits."""
     p = np.clip(np.asarray(scores, np.float64), 1e-12, 1 - 1e-12)
     return np.asarray(p / (p + (1 - p) * np.exp(-shift)))
 

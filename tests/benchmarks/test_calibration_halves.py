@@ -1,0 +1,28 @@
+"""benchmarks/calibration_halves.py: what is mended on one half is measured on the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def script(load_script):
+    return load_script("benchmarks/calibration_halves.py")
+
+
+def scored(random, shift, count=4000):
+    """Scores whose logits are twice too small and, of this class, moved by `shift`."""
+    truth = random.normal(size=count)
+    right = random.random(count) < 1 / (1 + np.exp(-truth))
+    return 1 / (1 + np.exp(-(truth / 2 + shift))), right
+
+
+def test_a_line_for_each_class_mends_what_one_line_cannot(script):
+    random = np.random.default_rng(0)
+    here, there = ([scored(random, 1.2), scored(random, 0.2)] for _ in range(2))
+    errors = {name: script.measured(there, mend) for name, mend in script.mends(here).items()}
+    assert errors["a line for each class"][1] < 0.03 < 0.08 < errors["one line"][1]
+    likely = [error[2] for error in errors.values()]
+    assert min(likely) == likely[-1]
+    assert max(likely) == likely[0]
