@@ -134,6 +134,7 @@ def test_a_model_is_scored_and_its_predictions_score_the_same(data, weights, tmp
         ("--model", "a", "--fit", 16),
         ("--model", "a", "--fit", 64, "--scale", 1),
         ("--predictions", "b", "--fit", 64),
+        ("--predictions", "b", "--tta", 4),
         ("--model", "a", "--iou", 1.5),
         ("--model", "a", "--iou", -0.1),
         ("--model", "a", "--iou", "nan"),

@@ -113,6 +113,7 @@ def val(
 
     from rstinynet.data.folder import open_split
     from rstinynet.data.formats.coco import require_annotations
+    from rstinynet.errors import UsageError
     from rstinynet.evaluate.protocols import protocol_named
     from rstinynet.evaluate.results import open_results, write_results
     from rstinynet.evaluate.study import study
@@ -123,6 +124,8 @@ def val(
     _check_numbers(batch=batch, scale=scale, conf=conf, iou=iou, confusion_conf=confusion_conf)
     _check_fit(fit, scale=scale, model=model)
     check_views(tta)
+    if tta > 1 and model is None:
+        raise UsageError("--tta is how a model searches; give it with --model")
     messages = Console(stderr=True)
     labelled = require_annotations(open_split(data, split), source=data)
     wanted = _wanted(
