@@ -19,52 +19,34 @@ from pathlib import Path
 
 import numpy as np
 
-from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.folder import open_split
 from rstinynet.detections import Detections
 from rstinynet.evaluate.calibration import (
+    Outcomes,
     best_temperature,
-    outcomes,
+    outcomes_by_class,
     platt_scaling,
     reliability,
     shifted,
     tempered,
+    together,
 )
 from rstinynet.evaluate.results import CocoDetections, read_results
 
-ByClass = list[tuple[np.ndarray, np.ndarray]]
 Mend = Callable[[int, np.ndarray], np.ndarray]
 
 
-def by_class(
-    labelled: LabelledSet, found: dict[int, CocoDetections], images: Sequence[LabelledImage]
-) -> ByClass:
-    """Of each class the scores on `images`, and whether each is right."""
-    part = replace(labelled, images=tuple(images))
-    made = []
-    for label in range(len(labelled.names)):
-        of_class = {}
-        for image in images:
-            here = found.get(image.id)
-            if here is not None:
-                mine = here.labels == label
-                corners = here.boxes_xywh[mine].astype(np.float32)
-                corners[:, 2:] += corners[:, :2]
-                scores = here.scores[mine].astype(np.float32)
-                of_class[image.id] = Detections(corners, scores, here.labels[mine])
-        made.append(outcomes(part, of_class))
-    return made
+def detections(stored: CocoDetections) -> Detections:
+    """What a results file has of an image, as a detector gives it."""
+    corners = stored.boxes_xywh.copy()
+    corners[:, 2:] += corners[:, :2]
+    return Detections(corners.astype("f4"), stored.scores.astype("f4"), stored.labels)
 
 
-def joined(parts: ByClass) -> tuple[np.ndarray, np.ndarray]:
-    """The same of all classes together."""
-    return np.concatenate([s for s, _ in parts]), np.concatenate([r for _, r in parts])
-
-
-def mends(parts: ByClass) -> dict[str, Mend]:
+def mends(parts: Sequence[Outcomes]) -> dict[str, Mend]:
     """Ways to mend scores of a class, chosen on these."""
-    temperature = best_temperature(*joined(parts))
-    line = platt_scaling(*joined(parts))
+    temperature = best_temperature(*together(parts))
+    line = platt_scaling(*together(parts))
     lines = [platt_scaling(*each) for each in parts]
 
     def straight(scores: np.ndarray, by: tuple[float, float]) -> np.ndarray:
@@ -78,10 +60,10 @@ def mends(parts: ByClass) -> dict[str, Mend]:
     }
 
 
-def measured(parts: ByClass, mend: Mend) -> tuple[float, float, float]:
+def measured(parts: Sequence[Outcomes], mend: Mend) -> tuple[float, float, float]:
     """Calibration error of all, of classes in the mean, and negative log-likelihood."""
     mended = [(mend(label, scores), right) for label, (scores, right) in enumerate(parts)]
-    scores, right = joined(mended)
+    scores, right = together(mended)
     of_classes = [reliability(*each) for each in mended]
     weights = [each.detections for each in of_classes]
     likely = np.clip(np.where(right, scores, 1 - scores), 1e-9, 1)
@@ -101,14 +83,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     labelled = open_split(options.data, options.split)
-    found = read_results(options.results, labelled)
+    stored = read_results(options.results, labelled)
+    found = {id_: detections(each) for id_, each in stored.items()}
     random = np.random.default_rng(options.seed)
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(options.halvings):
         order = random.permutation(len(labelled.images))
         halves = order[: len(order) // 2], order[len(order) // 2 :]
         chosen, kept = (
-            by_class(labelled, found, [labelled.images[at] for at in half]) for half in halves
+            outcomes_by_class(
+                replace(labelled, images=tuple(labelled.images[at] for at in half)), found
+            )
+            for half in halves
         )
         for name, mend in mends(chosen).items():
             rows.setdefault(name, []).append(measured(kept, mend))

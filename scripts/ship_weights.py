@@ -9,10 +9,10 @@ the train split (Izmailov et al., 2018).
 
 Evaluates on the validation split, at each of the given resize factors, and keeps the one with the
 best AP; chooses there each class's shift and temperature of logits that bring scores nearest to
-precision (benchmarks/calibration_halves.py shows that classes need their own), and its default
-confidence (the lowest at which F1 at IoU .5 is within `--slack` of the largest); stores all, shifts
-and temperatures in the last class convolutions, in half precision, under
-src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
+precision (with `--one-line` those of all classes together; benchmarks/calibration_halves.py shows
+which holds on other images), and its default confidence (the lowest at which F1 at IoU .5 is within
+`--slack` of the largest); stores all, shifts and temperatures in the last class convolutions, in
+half precision, under src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
 
 With `--complete DIR2`, the same images with more classes known (scripts/add_absent.py), shifts,
 temperatures and confidences are chosen on those labels, and their AP is printed too; the resize
@@ -38,10 +38,12 @@ from rstinynet.detections import Detections
 from rstinynet.errors import DataError
 from rstinynet.evaluate.calibration import (
     outcomes,
+    outcomes_by_class,
     platt_scaling,
     reliability,
     shifted,
     tempered,
+    together,
 )
 from rstinynet.evaluate.coco import MAX_DET, evaluate
 from rstinynet.evaluate.run import detector_cap, find_objects
@@ -128,13 +130,12 @@ def with_own_statistics(
 
 def lines_of(labelled: LabelledSet, found: dict[int, Detections]) -> list[tuple[float, float]]:
     """Each class's temperature and shift; those of all together where a class cannot tell."""
-    scores, right = outcomes(labelled, found)
-    of_all = platt_scaling(scores, right)
+    by_class = outcomes_by_class(labelled, found)
+    of_all = platt_scaling(*together(by_class))
     lines = []
-    for label, name in enumerate(labelled.names):
-        mine = {id_: each[each.labels == label] for id_, each in found.items()}
+    for name, mine in zip(labelled.names, by_class, strict=True):
         try:
-            lines.append(platt_scaling(*outcomes(labelled, mine)))
+            lines.append(platt_scaling(*mine))
         except DataError as error:
             print(f"{name}: as all classes together, since {error}", file=sys.stderr)
             lines.append(of_all)
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--complete", type=Path, help="DIR2, whose labels know more; see above")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--one-line", action="store_true", help="one shift and temperature for all")
     parser.add_argument("--slack", type=float, default=0.02, help="of F1, a share")
     parser.add_argument(
         "--slack-of",
@@ -219,6 +221,8 @@ def main() -> None:
     scale, found, evaluation = best
     scores, right = outcomes(complete, found)
     lines = lines_of(complete, found)
+    if options.one_line:
+        lines = [platt_scaling(scores, right)] * len(lines)
     mend_classes(model, lines)
     found = mended(found, lines)
     before, after = reliability(scores, right), reliability(*outcomes(complete, found))

@@ -8,7 +8,7 @@ was not found does not count here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ TEMPERATURES = (0.2, 5.0)
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+Outcomes = tuple[Float64Array, BoolArray]
+"""Scores (N,) and whether each detection is right (N,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,18 +80,36 @@ def outcomes(
     *,
     iou: float = 0.5,
     least: float = LEAST_SCORE,
-) -> tuple[Float64Array, BoolArray]:
+) -> Outcomes:
     """Scores (N,) above `least` of all classes, and whether each detection is right (N,).
 
     Classes that an image does not know, and detections on regions to ignore, are left out.
     """
-    scores, right = [np.zeros(0)], [np.zeros(0, np.bool_)]
+    return together(outcomes_by_class(labelled, found, iou=iou, least=least))
+
+
+def outcomes_by_class(
+    labelled: LabelledSet,
+    found: Mapping[int, Detections],
+    *,
+    iou: float = 0.5,
+    least: float = LEAST_SCORE,
+) -> list[Outcomes]:
+    """The same of each class."""
+    made = []
     for label in range(len(labelled.categories)):
         mine, hits, _ = judged(labelled, found, label, iou)
         keep = mine > least
-        scores.append(mine[keep].astype(np.float64))
-        right.append(hits[keep])
-    return np.concatenate(scores), np.concatenate(right)
+        made.append((mine[keep].astype(np.float64), hits[keep]))
+    return made
+
+
+def together(parts: Sequence[Outcomes]) -> Outcomes:
+    """The outcomes of several classes as one."""
+    return (
+        np.concatenate([np.zeros(0), *(scores for scores, _ in parts)]),
+        np.concatenate([np.zeros(0, np.bool_), *(right for _, right in parts)]),
+    )
 
 
 def reliability(scores: Float64Array, right: BoolArray, *, bins: int = BINS) -> Reliability:

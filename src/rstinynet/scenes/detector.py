@@ -102,7 +102,7 @@ class Detector:
         The image is resized by `scale` (default: the weights'), padded at the right and bottom,
         and boxes are mapped back and cut to the image. `conf` defaults to the weights' own
         threshold, by class where they have one. With `tta` 2, 4 or 8, as many views of the image
-        (mirrored, and from 8 on turned) are searched, and the scores are their mean.
+        (mirrored, with 8 also turned) are searched, and the scores are their mean.
         """
         return self.detect_batch(
             [image_HWC], conf=conf, iou=iou, max_det=max_det, scale=scale, tta=tta
