@@ -12,7 +12,7 @@ best AP; chooses there each class's shift and temperature of logits that bring s
 precision (with `--one-line` those of all classes together; benchmarks/calibration_halves.py shows
 which holds on other images), and its default confidence (the lowest at which F1 at IoU .5 is within
 `--slack` of the largest); stores all, shifts and temperatures in the last class convolutions, in
-half precision, under src/rstinynet/weights/NAME.safetensors; and prints what the stored file scores.
+half precision, under src/rstinynet/weights/NAME.safetensors; and prints what that file scores.
 
 With `--complete DIR2`, the same images with more classes known (scripts/add_absent.py), shifts,
 temperatures and confidences are chosen on those labels, and their AP is printed too; the resize
