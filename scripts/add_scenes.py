@@ -7,7 +7,8 @@
 The file of scenes names rasters under RASTERS, marks in their pixels ([x, y, width, height] of
 objects and of regions to ignore), the classes that are absent, and how to cut: tiles of `tile`
 pixels that share `overlap`, each enlarged `factor` times and stretched from its scene's 1st to
-99th percentile to 8 bits. A box of which a tile holds less than half is ignored there.
+99th percentile to 8 bits. Where only a part of a scene is marked, `part` is its [x, y, width,
+height], and tiles are of that. A box of which a tile holds less than half is ignored there.
 DIR2 gets links to DIR's images beside the tiles; val and test are copied.
 """
 
@@ -59,11 +60,17 @@ def cut(box: Box, x: int, y: int, tile: int, factor: float) -> tuple[Box, float]
     return part, (right - left) * (bottom - top) / (box[2] * box[3])
 
 
+def part_of(scene: dict[str, Any], width: int, height: int) -> tuple[int, int, int, int]:
+    """The marked part of a scene of that size: x, y, width and height in its pixels."""
+    x, y, wide, high = scene.get("part", (0, 0, width, height))
+    return x, y, wide, high
+
+
 def tiles_of(
     scene: dict[str, Any], pixels: np.ndarray, ids: dict[str, int]
 ) -> Iterator[tuple[int, int, Image.Image, list[dict[str, Any]]]]:
     """Each tile's x and y in the scene, its enlarged picture, and its annotations without ids."""
-    height, width = pixels.shape
+    left, top, width, height = part_of(scene, pixels.shape[1], pixels.shape[0])
     tile, factor = int(scene["tile"]), float(scene["factor"])
     marks = [
         (ids[name], crowd, box)
@@ -71,9 +78,10 @@ def tiles_of(
         for name, boxes in scene[kind].items()
         for box in boxes
     ]
-    for y in origins(height, tile, scene["overlap"]):
-        for x in origins(width, tile, scene["overlap"]):
-            picture = Image.fromarray(pixels[y : y + tile, x : x + tile])
+    for y in (top + each for each in origins(height, tile, scene["overlap"])):
+        for x in (left + each for each in origins(width, tile, scene["overlap"])):
+            bottom, right = min(y + tile, top + height), min(x + tile, left + width)
+            picture = Image.fromarray(pixels[y:bottom, x:right])
             size = (round(picture.width * factor), round(picture.height * factor))
             held_here = []
             for class_id, crowd, box in marks:
@@ -103,13 +111,17 @@ def check(coco: dict[str, Any], told: dict[str, Any], rasters: Path) -> None:
             )
         with rasterio.open(path) as raster:
             width, height = raster.width, raster.height
+        whole, part = (0, 0, width, height), part_of(scene, width, height)
+        marks = [(whole, part)]
         for boxes in (*scene["objects"].values(), *scene["ignore"].values()):
-            for x, y, wide, high in boxes:
-                inside = x >= 0 and y >= 0 and x + wide <= width and y + high <= height
-                if not inside or wide <= 0 or high <= 0:
-                    raise SystemExit(
-                        f"{scene['file']}: {[x, y, wide, high]} is not in {width} by {height} px"
-                    )
+            marks += [(part, box) for box in boxes]
+        for (left, top, width, height), (x, y, wide, high) in marks:
+            inside = x >= left and y >= top and x + wide <= left + width
+            if not inside or y + high > top + height or wide <= 0 or high <= 0:
+                at = f" at {left}, {top}" if (left, top) != (0, 0) else ""
+                raise SystemExit(
+                    f"{scene['file']}: {[x, y, wide, high]} is not in {width} by {height} px{at}"
+                )
 
 
 def add_scenes(coco: dict[str, Any], told: dict[str, Any], rasters: Path, images: Path) -> int:

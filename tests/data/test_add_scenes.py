@@ -85,6 +85,18 @@ def test_tiles_stand_beside_the_images(script, data, monkeypatch, capsys):
     assert len({annotation["id"] for annotation in coco["annotations"]}) == len(coco["annotations"])
 
 
+def test_only_the_marked_part_is_cut(script, data, monkeypatch):
+    part = {"part": [40, 5, 60, 50], "ignore": {"vehicle": []}}
+    out = run(script, monkeypatch, data, SCENE | part)
+    coco = json.loads((out / "train.json").read_text())
+    (tile,) = (image for image in coco["images"] if image.get("source") == "town")
+    assert tile["file_name"] == "town_40_5.png"
+    boxes = [each["bbox"] for each in coco["annotations"] if each["image_id"] == tile["id"]]
+    assert boxes == [[20, 10, 16, 8], [36, 50, 16, 8]]
+    with Image.open(out / "images" / "town_40_5.png") as picture:
+        assert picture.size == (120, 100)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -93,6 +105,8 @@ def test_tiles_stand_beside_the_images(script, data, monkeypatch, capsys):
         ({"overlap": 60}, "overlap 60"),
         ({"ignore": {"vehicle": [[95, 95, 10, 4]]}}, "is not in 100 by 100 px"),
         ({"objects": {"vehicle": [[5, 5, 0, 4]]}}, "is not in 100 by 100 px"),
+        ({"part": [40, 40, 61, 60]}, "61, 60. is not in 100 by 100 px"),
+        ({"part": [0, 5, 100, 70]}, "5, 70, 10, 10. is not in 100 by 70 px at 0, 5"),
     ],
 )
 def test_what_cannot_be_added_is_refused_before_anything_is_written(
