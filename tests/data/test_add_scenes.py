@@ -42,11 +42,11 @@ def data(partly_labelled, tmp_path):
     return folder
 
 
-def run(script, monkeypatch, data, scene):
+def run(script, monkeypatch, data, scene, *more):
     told = {"licence": {"name": "CC BY-SA 4.0", "url": ""}, "scenes": [scene]}
     (data.parent / "scenes.json").write_text(json.dumps(told))
     arguments = ["--data", data, "--scenes", data.parent / "scenes.json"]
-    arguments += ["--rasters", data.parent, "--out", data.parent / "out"]
+    arguments += ["--rasters", data.parent, "--out", data.parent / "out", *more]
     monkeypatch.setattr(sys, "argv", ["add_scenes.py", *map(str, arguments)])
     script.main()
     return data.parent / "out"
@@ -83,6 +83,15 @@ def test_tiles_stand_beside_the_images(script, data, monkeypatch, capsys):
     assert all(image.known.all() for image in labelled.images[2:])
     assert (out / "val.json").read_bytes() == (data / "val.json").read_bytes()
     assert len({annotation["id"] for annotation in coco["annotations"]}) == len(coco["annotations"])
+
+
+def test_tiles_alone_are_a_split_to_measure_on(script, data, monkeypatch, capsys):
+    (data / "val.json").write_bytes((data / "train.json").read_bytes())
+    out = run(script, monkeypatch, data, SCENE, "--split", "val", "--alone")
+    assert "val: 4 tiles with 3 objects added" in capsys.readouterr().out
+    labelled = open_split(out, "val")
+    assert len(labelled.images) == len(list((out / "images").iterdir())) == 4
+    assert not (out / "train.json").exists()
 
 
 def test_only_the_marked_part_is_cut(script, data, monkeypatch):
