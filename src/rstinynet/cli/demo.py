@@ -59,5 +59,5 @@ def demo(
     names = ", ".join(detector.names)
     console.print(
         f"\nWithout --classes it looks for all that it knows: {escape(names)}. Without --tta it is "
-        f"{VIEWS} times as fast, with more false alarms."
+        f"{VIEWS} times as fast, and less sure."
     )
