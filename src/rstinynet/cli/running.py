@@ -46,7 +46,7 @@ TTA = Annotated[
     int,
     typer.Option(
         help="Views of each tile or image that are searched and averaged: 1, 2 (mirrored), 4 "
-        "(both ways) or 8 (also turned). More found and fewer false alarms, for as many times the work."
+        "(both ways) or 8 (also turned). More found, fewer false alarms, as many times the work."
     ),
 ]
 
