@@ -113,16 +113,17 @@ def check(coco: dict[str, Any], told: dict[str, Any], rasters: Path) -> None:
             )
         with rasterio.open(path) as raster:
             width, height = raster.width, raster.height
-        whole, part = (0, 0, width, height), part_of(scene, width, height)
-        marks = [(whole, part)]
+        part = part_of(scene, width, height)
+        must_hold = [((0, 0, width, height), part)]
         for boxes in (*scene["objects"].values(), *scene["ignore"].values()):
-            marks += [(part, box) for box in boxes]
-        for (left, top, width, height), (x, y, wide, high) in marks:
-            inside = x >= left and y >= top and x + wide <= left + width
-            if not inside or y + high > top + height or wide <= 0 or high <= 0:
+            must_hold += [(part, box) for box in boxes]
+        for (left, top, across, down), (x, y, wide, high) in must_hold:
+            inside_x = left <= x and x + wide <= left + across
+            inside_y = top <= y and y + high <= top + down
+            if not (inside_x and inside_y and wide > 0 and high > 0):
                 at = f" at {left}, {top}" if (left, top) != (0, 0) else ""
                 raise SystemExit(
-                    f"{scene['file']}: {[x, y, wide, high]} is not in {width} by {height} px{at}"
+                    f"{scene['file']}: {[x, y, wide, high]} is not in {across} by {down} px{at}"
                 )
 
 
@@ -189,14 +190,14 @@ def main() -> None:
     check(coco, told, options.rasters)
     before, images = len(coco["images"]), options.out / "images"
     images.mkdir(parents=True)
-    for picture in () if options.alone else sorted((options.data / "images").iterdir()):
-        (images / picture.name).symlink_to(os.path.relpath(picture.resolve(), images.resolve()))
+    if not options.alone:
+        for picture in sorted((options.data / "images").iterdir()):
+            (images / picture.name).symlink_to(os.path.relpath(picture.resolve(), images.resolve()))
+        for other in (options.data / f"{split}.json" for split in SPLITS):
+            if other != labels and other.is_file():
+                write_bytes(options.out / other.name, other.read_bytes())
     objects = add_scenes(coco, told, options.rasters, images)
     write_json(options.out / labels.name, coco)
-    for split in () if options.alone else SPLITS:
-        other = options.data / f"{split}.json"
-        if split != options.split and other.is_file():
-            write_bytes(options.out / other.name, other.read_bytes())
     print(f"{options.split}: {len(coco['images']) - before} tiles with {objects} objects added")
 
 
