@@ -267,6 +267,12 @@ def test_only_classes_that_go_across_are_turned_cut_close_and_shaded(bars):
         rims[int(sample.labels[0])].append(int(((sample.image > 101) & (sample.image < 250)).sum()))
     assert max(rims[0]) < min(rims[1])
 
+    for sample in pasted_on_grey(bars, paste_tone=(0.25, 0.28)):
+        left, top, right, bottom = sample.boxes[0].astype(int)
+        inside = sample.image[top:bottom, left:right]
+        least, most = (63, 72) if sample.labels[0] == 0 else (255, 255)
+        assert least <= inside.min() <= inside.max() <= most
+
     shaded = pasted_on_grey(bars, paste_shadow_prob=1.0)
     for sample in shaded:
         left, top, right, bottom = sample.boxes[0].astype(int)

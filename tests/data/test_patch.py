@@ -119,3 +119,26 @@ def test_settings_of_pasting_are_checked():
             dataclasses.replace(PASTE, paste_fade_px=value)
     with pytest.raises(UsageError, match="paste_shadow_prob does nothing without a paste_prob"):
         dataclasses.replace(PASTE, paste_prob=0, paste_shadow_prob=0.5)
+    for value in ((0.0, 1.0), (1.2, 1.0), (1.0, 30.0), (float("nan"), 1.0)):
+        with pytest.raises(UsageError, match="paste_tone must be"):
+            dataclasses.replace(PASTE, paste_tone=value)
+    with pytest.raises(UsageError, match="paste_tone does nothing without a paste_prob"):
+        dataclasses.replace(PASTE, paste_prob=0, paste_tone=(0.5, 1.0))
+
+
+def test_a_toned_object_is_darker_and_its_ground_as_it_was():
+    patch = Patch.of(bar(), fade_px=0.5)
+    ground = np.full((*patch.weight.shape, 3), 200, np.uint8)
+    patch.toned(0.4, ground, contrast=25).lay(ground)
+    left, top, right, bottom = patch.piece.boxes[0].astype(int)
+    assert (ground[top:bottom, left:right] == 102).all()
+    assert (ground[: top - 2] == 200).all()
+
+
+def test_an_object_that_its_ground_would_hide_or_that_would_be_black_keeps_its_tone():
+    patch = Patch.of(bar())
+    ground = np.full((*patch.weight.shape, 3), 110, np.uint8)
+    assert patch.toned(0.4, ground, contrast=25) is patch
+    assert patch.toned(0.4, ground, contrast=5) is not patch
+    assert patch.toned(0.3, ground, contrast=25) is not patch
+    assert patch.toned(0.08, ground, contrast=25) is patch

@@ -75,6 +75,10 @@ class AugmentSettings:
     """Pixels in which a pasted object's own ground fades out; None: all of its rim."""
     paste_shadow_prob: float = 0.0
     """Pasted objects cast a shadow, all of a sample in one direction."""
+    paste_tone: tuple[float, float] = (1.0, 1.0)
+    """Least and most by which a pasted object's brightness is multiplied, log-uniform: dark cars of
+    bright ones. One that would then hardly stand out from its new ground keeps its own. For classes
+    of `paste_across` only, where it names some."""
     min_box_px: float = 2.0
     """A box whose shorter side is less, in pixels of the sample, is lost."""
     min_visibility: float = 0.25
@@ -111,6 +115,14 @@ class AugmentSettings:
         for name in ("paste_across", "paste_degrees", "paste_fade_px", "paste_shadow_prob"):
             if getattr(self, name) and not self.paste_prob:
                 raise UsageError(f"{name} does nothing without a paste_prob above 0")
+        darkest, brightest = self.paste_tone
+        if not 0.05 <= darkest <= brightest <= 20:
+            raise UsageError(
+                "paste_tone must be (low, high) with 0.05 <= low <= high <= 20, not "
+                f"{self.paste_tone}"
+            )
+        if self.paste_tone != (1.0, 1.0) and not self.paste_prob:
+            raise UsageError("paste_tone does nothing without a paste_prob above 0")
         if self.paste_max < 1 or self.paste_px < 1:
             raise UsageError(
                 "paste_max and paste_px must be at least 1, not "

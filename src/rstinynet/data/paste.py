@@ -30,6 +30,8 @@ ELONGATED = 1.5
 """Longer side over shorter one of boxes of vehicles and ships that lie along an axis."""
 SHADOW_PX, SHADOW_DEPTH = (2.0, 7.0), (0.3, 0.8)
 """How far a vehicle's shadow reaches at a few decimetres a pixel, and how dark it is."""
+TONE_CONTRAST = 25.0
+"""Levels by which an object whose tone was changed differs from its ground and from black."""
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom in whole pixels."""
@@ -129,7 +131,10 @@ class PasteBank:
             if place is None:
                 continue
             left, top = place
-            patch.lay(image[top : top + height, left : left + width], cast)
+            ground = image[top : top + height, left : left + width]
+            if label in self._loose:
+                patch = _toned(patch, ground, settings, rng)
+            patch.lay(ground, cast)
             parts.append(patch.piece.moved(*place))
         return joined(image, parts), len(parts) - 1
 
@@ -284,6 +289,17 @@ def _free_place(
         if not (image[top:bottom, left:right] == PAD).all(axis=2).any():
             return int(left), int(top)
     return None
+
+
+def _toned(
+    patch: Patch, ground: RgbArray, settings: AugmentSettings, rng: np.random.Generator
+) -> Patch:
+    """The patch darker or brighter, where a tone is asked for and it stays visible."""
+    low, high = settings.paste_tone
+    if low == high == 1:
+        return patch
+    factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    return patch.toned(factor, ground, contrast=TONE_CONTRAST)
 
 
 def _drawn_shadow(settings: AugmentSettings, rng: np.random.Generator) -> Shadow | None:

@@ -102,6 +102,19 @@ class Patch:
             np.pad(self.body, pixels),
         )
 
+    def toned(self, factor: float, ground: RgbArray, *, contrast: float) -> Patch:
+        """The patch with its brightness multiplied, for (h, w, 3) pixels of ground below it.
+
+        The same patch where the object's mean level would then be below `contrast`, or differ by
+        less from the ground's: it would be a black blot, or nobody could see it.
+        """
+        toned = np.clip(np.rint(self.piece.image * np.float32(factor)), 0, 255).astype(np.uint8)
+        mean = float(np.average(toned.mean(axis=2), weights=self.body))
+        below = float(ground.mean())
+        if mean < contrast or abs(mean - below) < contrast:
+            return self
+        return replace(self, piece=replace(self.piece, image=toned))
+
     def lay(self, ground: RgbArray, shadow: Shadow | None = None) -> None:
         """Change `ground` (h, w, 3) to show the object on it, and its shadow."""
         weight = self.weight[..., None]
