@@ -9,6 +9,9 @@ labels lack, as [image id, class, x, y, width, height, iscrowd] in pixels; with 
 to ignore. An image that has some of a class knows it, whatever the rules say. DIR2 gets the
 annotation files with these classes in `neg_category_ids`, and a link to DIR's images. Nothing else
 changes; splits that the file does not name are copied. DIR2 may be the DIR of another such file.
+With `--alone` DIR2 gets only the images that the file adds objects or regions to, and only the
+splits that it names: a set of its own to measure on. With `--times N` those images stand in the
+set N times, so that training sees a few new ones more often.
 """
 
 from __future__ import annotations
@@ -88,6 +91,29 @@ def add_objects(coco: dict[str, Any], objects: list[list[Any]], path: Path) -> i
     return len(objects)
 
 
+def keep_alone(coco: dict[str, Any], objects: list[list[Any]]) -> None:
+    """Change `coco` in place: only the images that `objects` names stay, with all that they have."""
+    named = {image_id for image_id, *_ in objects}
+    coco["images"] = [image for image in coco["images"] if image["id"] in named]
+    coco["annotations"] = [each for each in coco["annotations"] if each["image_id"] in named]
+
+
+def repeat(coco: dict[str, Any], objects: list[list[Any]], times: int) -> None:
+    """Change `coco` in place: images that `objects` names stand in it so many times in all."""
+    named = {image_id for image_id, *_ in objects}
+    images = [image for image in coco["images"] if image["id"] in named]
+    annotations = [each for each in coco["annotations"] if each["image_id"] in named]
+    for _ in range(times - 1):
+        image_id = max(image["id"] for image in coco["images"])
+        last = max(each["id"] for each in coco["annotations"])
+        ids = {image["id"]: image_id + n for n, image in enumerate(images, 1)}
+        coco["images"] += [image | {"id": ids[image["id"]]} for image in images]
+        coco["annotations"] += [
+            each | {"id": last + n, "image_id": ids[each["image_id"]]}
+            for n, each in enumerate(annotations, 1)
+        ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -95,7 +121,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train.json, val.json")
     parser.add_argument("--absent", type=Path, required=True, help="JSON file of rules by split")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--alone", action="store_true", help="only images that get objects")
+    parser.add_argument("--times", type=int, default=1, help="how often those stand in the set")
     options = parser.parse_args()
+    if options.times < 1:
+        parser.error(f"--times must be at least 1, not {options.times}")
     pictures = options.data / "images"
     for needed in (options.absent, pictures):
         if not needed.exists():
@@ -115,12 +145,16 @@ def main() -> None:
         coco = json.loads(path.read_text())
         added = add_absent(coco, rules, path)
         more = add_objects(coco, objects.get(split, []), path)
+        if options.alone:
+            keep_alone(coco, objects.get(split, []))
+        repeat(coco, objects.get(split, []), options.times)
         write_json(options.out / f"{split}.json", coco)
         print(
             f"{split}: {added} classes said to be absent, on {len(coco['images'])} images; "
             f"{more} objects and regions added"
         )
-    for split in {"train", "val", "test"} - by_split.keys():
+    others = set() if options.alone else {"train", "val", "test"} - by_split.keys()
+    for split in others:
         other = options.data / f"{split}.json"
         if other.is_file():
             write_bytes(options.out / other.name, other.read_bytes())

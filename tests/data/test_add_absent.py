@@ -23,10 +23,10 @@ def data(partly_labelled):
     return partly_labelled([(1, 6), (3, 4)], images=3, sources=["street", "street", "harbour"])
 
 
-def run(script, monkeypatch, data, rules, out="out", objects=()):
+def run(script, monkeypatch, data, rules, out="out", objects=(), more=()):
     told = {"splits": rules, "objects": {"train": list(objects)}}
     (data / "rules.json").write_text(json.dumps(told))
-    arguments = ["--data", data, "--absent", data / "rules.json", "--out", data.parent / out]
+    arguments = ["--data", data, "--absent", data / "rules.json", "--out", data.parent / out, *more]
     monkeypatch.setattr(sys, "argv", ["add_absent.py", *map(str, arguments)])
     script.main()
     return data.parent / out
@@ -70,6 +70,29 @@ def test_objects_that_the_labels_lack_are_added(script, data, monkeypatch, capsy
     # Regions to ignore alone: the rest of the image is known to be without.
     assert quay.known.tolist() == [True, True]
     assert quay.crowd.tolist() == [False, True]
+
+
+def test_alone_only_images_with_added_objects_stay(script, data, monkeypatch):
+    more = [[2, "vehicle", 4, 5, 6, 7, 0], [3, "vehicle", 0, 0, 9, 9, 1]]
+    out = run(script, monkeypatch, data, {"train": [STREET]}, objects=more, more=["--alone"])
+    street, quay = open_split(out, "train").images
+    assert street.boxes.tolist() == [[4, 5, 10, 12]]
+    assert quay.known.tolist() == [True, True]
+    assert set(quay.labels.tolist()) == {0, 1}
+    assert not (out / "val.json").exists()
+
+
+def test_images_with_added_objects_may_stand_in_the_set_more_often(script, data, monkeypatch):
+    more = [[2, "vehicle", 4, 5, 6, 7, 0], [2, "vehicle", 30, 30, 20, 20, 1]]
+    out = run(script, monkeypatch, data, {"train": [STREET]}, objects=more, more=["--times", 3])
+    images = open_split(out, "train").images
+    streets = [image for image in images if image.path == images[1].path]
+    assert len(images) == 5
+    assert len({image.id for image in images}) == 5
+    assert [image.boxes.tolist() for image in streets] == 3 * [[[4, 5, 10, 12], [30, 30, 50, 50]]]
+    assert [image.crowd.tolist() for image in streets] == 3 * [[False, True]]
+    with pytest.raises(SystemExit):
+        run(script, monkeypatch, data, {"train": [STREET]}, out="none", more=["--times", 0])
 
 
 @pytest.mark.parametrize(
