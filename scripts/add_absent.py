@@ -92,7 +92,7 @@ def add_objects(coco: dict[str, Any], objects: list[list[Any]], path: Path) -> i
 
 
 def keep_alone(coco: dict[str, Any], objects: list[list[Any]]) -> None:
-    """Change `coco` in place: only the images that `objects` names stay, with all that they have."""
+    """Change `coco` in place: only images that `objects` names stay, with all they have."""
     named = {image_id for image_id, *_ in objects}
     coco["images"] = [image for image in coco["images"] if image["id"] in named]
     coco["annotations"] = [each for each in coco["annotations"] if each["image_id"] in named]
