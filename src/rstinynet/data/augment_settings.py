@@ -98,11 +98,12 @@ class AugmentSettings:
                 raise UsageError(
                     f"{name} must be {' or '.join(get_args(kind))}, not {getattr(self, name)!r}"
                 )
-        low, high = self.scale
-        if not 0.05 <= low <= high <= 20:
-            raise UsageError(
-                f"scale must be (low, high) with 0.05 <= low <= high <= 20: {self.scale}"
-            )
+        for name in ("scale", "paste_tone"):
+            low, high = getattr(self, name)
+            if not 0.05 <= low <= high <= 20:
+                raise UsageError(
+                    f"{name} must be (low, high) with 0.05 <= low <= high <= 20: {(low, high)}"
+                )
         if not all(0 <= gain <= 1 for gain in self.hsv) or len(self.hsv) != 3:
             raise UsageError(f"hsv must be three numbers in [0, 1], not {self.hsv}")
         if self.min_box_px < 0 or not 0 <= self.min_visibility <= 1:
@@ -115,12 +116,6 @@ class AugmentSettings:
         for name in ("paste_across", "paste_degrees", "paste_fade_px", "paste_shadow_prob"):
             if getattr(self, name) and not self.paste_prob:
                 raise UsageError(f"{name} does nothing without a paste_prob above 0")
-        darkest, brightest = self.paste_tone
-        if not 0.05 <= darkest <= brightest <= 20:
-            raise UsageError(
-                "paste_tone must be (low, high) with 0.05 <= low <= high <= 20, not "
-                f"{self.paste_tone}"
-            )
         if self.paste_tone != (1.0, 1.0) and not self.paste_prob:
             raise UsageError("paste_tone does nothing without a paste_prob above 0")
         if self.paste_max < 1 or self.paste_px < 1:
