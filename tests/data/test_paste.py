@@ -280,6 +280,30 @@ def test_only_classes_that_go_across_are_turned_cut_close_and_shaded(bars):
         assert (sample.image.min() < 100) == (sample.labels[0] == 0)
 
 
+def test_a_decoy_comes_with_each_object_that_goes_across_and_is_no_object(bars):
+    plain = pasted_on_grey(bars, paste_fade_px=1.0)
+    with_decoys = pasted_on_grey(bars, paste_fade_px=1.0, paste_decoy_prob=1.0)
+    decoys = {0: 0, 1: 0}
+    tones = []
+    for sample, without in zip(with_decoys, plain, strict=True):
+        np.testing.assert_array_equal(sample.boxes, without.boxes)
+        rows, columns = np.nonzero((sample.image != without.image).any(axis=2))
+        decoys[int(sample.labels[0])] += bool(len(rows))
+        if not len(rows):
+            continue
+        left, top, right, bottom = sample.boxes[0]
+        beside = (rows + 1 <= top) | (rows >= bottom) | (columns + 1 <= left) | (columns >= right)
+        assert beside.all()
+        assert np.ptp(rows) <= 22
+        assert np.ptp(columns) <= 22
+        tones.append(int(sample.image[rows, columns].max()))
+    objects = sum(int(sample.labels[0]) == 0 for sample in plain)
+    # Some keep the ground's own tone, where another would hardly be seen, and so are not seen.
+    assert objects / 2 < decoys[0] <= objects
+    assert decoys[1] == 0
+    assert min(tones) < 100 < max(tones)
+
+
 def test_a_named_class_goes_where_it_is_absent_only_onto_images_of_named_classes(bars):
     first, second = bars.names[:2]
     both = np.ones(len(bars.categories), bool)

@@ -117,8 +117,9 @@ def test_settings_of_pasting_are_checked():
     for value in (0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="paste_fade_px must be positive"):
             dataclasses.replace(PASTE, paste_fade_px=value)
-    with pytest.raises(UsageError, match="paste_shadow_prob does nothing without a paste_prob"):
-        dataclasses.replace(PASTE, paste_prob=0, paste_shadow_prob=0.5)
+    for name in ("paste_shadow_prob", "paste_decoy_prob"):
+        with pytest.raises(UsageError, match=f"{name} does nothing without a paste_prob"):
+            dataclasses.replace(PASTE, paste_prob=0, **{name: 0.5})
     for value in ((0.0, 1.0), (1.2, 1.0), (1.0, 30.0), (float("nan"), 1.0)):
         with pytest.raises(UsageError, match="paste_tone must be"):
             dataclasses.replace(PASTE, paste_tone=value)

@@ -79,6 +79,9 @@ class AugmentSettings:
     """Least and most by which a pasted object's brightness is multiplied, log-uniform: dark cars of
     bright ones. One that would then hardly stand out from its new ground keeps its own. For classes
     of `paste_across` only, where it names some."""
+    paste_decoy_prob: float = 0.0
+    """With a pasted object a piece of the sample's own ground is laid the same way, smaller to as
+    large, darker or brighter: what is no object. For classes of `paste_across` only likewise."""
     min_box_px: float = 2.0
     """A box whose shorter side is less, in pixels of the sample, is lost."""
     min_visibility: float = 0.25
@@ -113,7 +116,13 @@ class AugmentSettings:
             )
         if self.paste_onto and not self.paste_across:
             raise UsageError("paste_onto says where classes of paste_across go: give that too")
-        for name in ("paste_across", "paste_degrees", "paste_fade_px", "paste_shadow_prob"):
+        for name in (
+            "paste_across",
+            "paste_degrees",
+            "paste_fade_px",
+            "paste_shadow_prob",
+            "paste_decoy_prob",
+        ):
             if getattr(self, name) and not self.paste_prob:
                 raise UsageError(f"{name} does nothing without a paste_prob above 0")
         if self.paste_tone != (1.0, 1.0) and not self.paste_prob:

@@ -32,6 +32,11 @@ SHADOW_PX, SHADOW_DEPTH = (2.0, 7.0), (0.3, 0.8)
 """How far a vehicle's shadow reaches at a few decimetres a pixel, and how dark it is."""
 TONE_CONTRAST = 25.0
 """Levels by which an object whose tone was changed differs from its ground and from black."""
+DECOY_SIZE, DECOY_TONE = (0.3, 1.0), (0.4, 2.5)
+"""Sides of a decoy over those of the object laid with it, and what its brightness is multiplied by:
+a bright one a few pixels long is what a vent on a roof looks like."""
+DECOY_RIM = 2
+"""Pixels of a decoy that fade into its new ground."""
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom in whole pixels."""
@@ -123,19 +128,19 @@ class PasteBank:
             patch = self._drawn(donors[int(rng.integers(len(donors)))], label, settings, rng)
             if patch is None:
                 continue
-            cast = shadow if label in self._loose else None
-            patch = patch.with_room(cast.reach if cast else 0)
-            height, width = patch.weight.shape
+            loose = label in self._loose
+            cast = shadow if loose else None
+            tone = settings.paste_tone if loose else (1.0, 1.0)
             taken = np.concatenate([part.boxes for part in parts])
-            place = _free_place(image, taken, (height, width), rng)
-            if place is None:
+            laid = _laid(patch, image, taken, cast, tone, rng)
+            if laid is None:
                 continue
-            left, top = place
-            ground = image[top : top + height, left : left + width]
-            if label in self._loose:
-                patch = _toned(patch, ground, settings, rng)
-            patch.lay(ground, cast)
-            parts.append(patch.piece.moved(*place))
+            parts.append(laid)
+            if loose and settings.paste_decoy_prob and rng.random() < settings.paste_decoy_prob:
+                taken = np.concatenate([taken, laid.boxes])
+                decoy = _decoy(image, taken, patch.piece.boxes[0], settings, rng)
+                if decoy is not None:
+                    _laid(decoy, image, taken, cast, DECOY_TONE, rng)
         return joined(image, parts), len(parts) - 1
 
     def _drawn(
@@ -291,15 +296,58 @@ def _free_place(
     return None
 
 
-def _toned(
-    patch: Patch, ground: RgbArray, settings: AugmentSettings, rng: np.random.Generator
-) -> Patch:
-    """The patch darker or brighter, where a tone is asked for and it stays visible."""
-    low, high = settings.paste_tone
-    if low == high == 1:
-        return patch
-    factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    return patch.toned(factor, ground, contrast=TONE_CONTRAST)
+def _laid(
+    patch: Patch,
+    image: RgbArray,
+    boxes: Float32Array,
+    cast: Shadow | None,
+    tone: tuple[float, float],
+    rng: np.random.Generator,
+) -> Piece | None:
+    """Lay a patch on `image` where no box is; where it came to lie, or None without such a place.
+
+    It becomes darker or brighter by a factor out of `tone`, where it stays visible.
+    """
+    patch = patch.with_room(cast.reach if cast else 0)
+    height, width = patch.weight.shape
+    place = _free_place(image, boxes, (height, width), rng)
+    if place is None:
+        return None
+    left, top = place
+    ground = image[top : top + height, left : left + width]
+    low, high = tone
+    if not low == high == 1:
+        factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        patch = patch.toned(factor, ground, contrast=TONE_CONTRAST)
+    patch.lay(ground, cast)
+    return patch.piece.moved(*place)
+
+
+def _decoy(
+    image: RgbArray,
+    boxes: Float32Array,
+    box: Float32Array,
+    settings: AugmentSettings,
+    rng: np.random.Generator,
+) -> Patch | None:
+    """A piece of the sample's own ground, at most as large as a box; None without a free place.
+
+    After the distractors of Dwibedi et al., "Cut, Paste and Learn" (arXiv:1708.01642): laid as
+    objects are, it shows that an edge that fades, a shadow and a tone of its own make no object.
+    """
+    width, height = (max(2, round(s * rng.uniform(*DECOY_SIZE))) for s in box[2:] - box[:2])
+    width, height = width + 2 * DECOY_RIM, height + 2 * DECOY_RIM
+    place = _free_place(image, boxes, (height, width), rng)
+    if place is None:
+        return None
+    left, top = place
+    inner = np.array([[DECOY_RIM, DECOY_RIM, width - DECOY_RIM, height - DECOY_RIM]], np.float32)
+    pixels = image[top : top + height, left : left + width].copy()
+    piece = Piece(pixels, inner, np.zeros(1, np.int64), np.zeros(1, np.bool_))
+    patch = Patch.of(piece, fade_px=settings.paste_fade_px)
+    if settings.paste_degrees:
+        patch = patch.turned(float(rng.uniform(-1, 1)) * settings.paste_degrees)
+    return patch
 
 
 def _drawn_shadow(settings: AugmentSettings, rng: np.random.Generator) -> Shadow | None:
