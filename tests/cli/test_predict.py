@@ -195,6 +195,9 @@ def test_options_reach_the_result(folder: Path, tmp_path: Path) -> None:
         (["--conf", "3"], 2, "conf must lie in"),
         (["--tile", "64", "--overlap", "70"], 2, "overlap must be"),
         (["--format", ","], 2, "must not be empty"),
+        (["--size", "vehicle=9"], 2, "size is CLASS=LEAST:MOST"),
+        (["--size", "vehicel=1:9"], 2, "did you mean 'vehicle'"),
+        (["--size", "vehicle=1:9"], 2, "leave --size out"),
     ],
 )
 def test_refused_options(

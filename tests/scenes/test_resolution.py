@@ -15,7 +15,7 @@ from rasterio.enums import Resampling
 from rstinynet.errors import UsageError
 from rstinynet.model.weights import Scaling
 from rstinynet.scenes.detector import Detector
-from rstinynet.scenes.options import PredictOptions, parse_gsd, parse_scaling
+from rstinynet.scenes.options import PredictOptions, parse_gsd, parse_scaling, parse_sizes
 from rstinynet.scenes.reader import FILL, Scene, ground_px
 from rstinynet.scenes.stream import predict
 from rstinynet.scenes.windows import Window, whole
@@ -191,3 +191,52 @@ def test_each_thread_has_a_handle_of_its_own(write_tiff: Writer, tmp_path: Path)
     for window, tile in zip(windows, tiles, strict=True):
         x, y = window.x, window.y
         np.testing.assert_array_equal(tile.image, image[y : y + 100, x : x + 100])
+
+
+def test_objects_of_sizes_that_their_class_cannot_have_are_dropped(
+    detector: Detector, paint: Paint, write_tiff: Writer, tmp_path: Path
+) -> None:
+    # About 12, 12, 18 and 18 m long; the second and the last are cars.
+    path = write_tiff(tmp_path / "a.tif", paint(240, 336, BLOBS))
+
+    def kept(**sizes: tuple[float, float]) -> list[int]:
+        found = detector.predict(path, sizes=sizes, tile=64, overlap=48).boxes.xyxy
+        return [at for at, blob in enumerate(BLOBS) if np.abs(found - blob).max(1).min() < 0.6]
+
+    assert kept() == [0, 1, 2, 3]
+    assert kept(car=(15, np.inf)) == [0, 2, 3]
+    assert kept(car=(0, 15)) == [0, 1, 2]
+    assert kept(ship=(15, 20), car=(11, 15)) == [1, 2]
+    assert kept(ship=(20, 30)) == [1, 3]
+
+
+def test_sizes_are_metres_whatever_the_pixels(
+    detector: Detector, paint: Paint, write_tiff: Writer, tmp_path: Path
+) -> None:
+    path = write_tiff(
+        tmp_path / "a.tif", paint(240, 336, BLOBS[:3:2]), crs="EPSG:4326", transform=DEGREES
+    )
+    # 24 pixels are 7.7 m across and 12 down, 36 by 24 pixels 11.6 by 12.
+    for least, count in ((11.5, 2), (12.5, 0)):
+        sizes = {"ship": (least, np.inf), "car": (least, np.inf)}
+        assert len(detector.predict(path, sizes=sizes)) == count
+
+
+def test_sizes_need_a_place_on_the_ground_and_a_class(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    assert cv2.imwrite(str(path), np.zeros((50, 50), np.uint8))
+    with pytest.raises(UsageError, match=r"no coordinate system.*--size"):
+        detector.predict(path, sizes={"car": (1, 2)})
+    with pytest.raises(UsageError, match="no class 'cars': did you mean 'car'"):
+        detector.predict(path, sizes={"cars": (1, 2)})
+    for wrong in ((2.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (np.inf, np.inf)):
+        with pytest.raises(UsageError, match="sizes of 'car' must be"):
+            PredictOptions(sizes={"car": wrong})
+
+
+def test_sizes_are_read_from_text() -> None:
+    assert parse_sizes("car=3.5:20, ship=8:") == {"car": (3.5, 20), "ship": (8, np.inf)}
+    assert parse_sizes("a=b=:4") == {"a=b": (0, 4)}
+    for wrong in ("", "car", "car=3", "=1:2", "car=a:2", "car=1:2,car=2:3", "car=1:2,", "1:2"):
+        with pytest.raises(UsageError, match="size is CLASS=LEAST:MOST"):
+            parse_sizes(wrong)

@@ -91,6 +91,13 @@ def predict(
     classes: Annotated[
         str | None, typer.Option(help="Names of the classes to find, separated by commas.")
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Metres that the longer side of a class's boxes may have, on scenes with a "
+            "coordinate system: vehicle=3.5:20,ship=8: . Others are dropped."
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -146,7 +153,7 @@ def predict(
     from rstinynet.scenes.counting import Counting, CountOptions
     from rstinynet.scenes.detector import DEFAULT_MODEL, Detector
     from rstinynet.scenes.memory import parse_size
-    from rstinynet.scenes.options import parse_gsd, parse_scaling
+    from rstinynet.scenes.options import parse_gsd, parse_scaling, parse_sizes, size_limits
     from rstinynet.scenes.result import FORMATS
     from rstinynet.scenes.stream import PredictOptions, wanted_labels
     from rstinynet.scenes.survey import survey
@@ -173,10 +180,12 @@ def predict(
         nodata_fill=nodata_fill,  # type: ignore[arg-type]
         memory_limit=None if memory_limit is None else parse_size(memory_limit),
         classes=listed(classes),
+        sizes=None if size is None else parse_sizes(size),
     )
     how = runtime_options(threads=threads, providers=providers, batch=batch, precision=precision)
     detector = Detector.load(model or DEFAULT_MODEL, device=device, options=how)
     wanted_labels(detector.names, options.classes)
+    size_limits(detector.names, options.sizes)
     windows.spans(1, options.tile or detector.metadata.imgsz, options.used_overlap(detector))
     outcome = Outcome()
 

@@ -160,9 +160,9 @@ class Detector:
         """Objects of an image file, a scene of any size or an array (H, W) or (H, W, bands).
 
         What is larger than a tile is read and searched tile by tile in bounded memory. `options`
-        are the fields of `rstinynet.scenes.stream.PredictOptions`: conf, iou, max_det, tile,
-        overlap, scale, tta, bands, classes, metric. Raises DataError for a source that cannot be
-        read, UsageError for an option that makes no sense.
+        are the fields of `rstinynet.scenes.options.PredictOptions`: conf, iou, max_det, tile,
+        overlap, scale, tta, bands, classes, sizes and more. Raises DataError for a source that
+        cannot be read, UsageError for an option that makes no sense.
         """
         try:
             chosen = PredictOptions(**options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -51,6 +51,8 @@ class PredictOptions:
     """Three bands as red, green, blue, or one that is repeated; counted from 1."""
     classes: Sequence[str] | None = None
     """Names of the classes to report."""
+    sizes: Mapping[str, tuple[float, float]] | None = None
+    """By name of a class, least and most metres of its boxes' longer sides; others are dropped."""
     metric: Metric = "iou"
     """What decides that boxes of two tiles are one object."""
     merge_iou: float = MERGE_IOU
@@ -82,6 +84,12 @@ class PredictOptions:
             raise UsageError(f"nodata_fill must be of {known}, not {self.nodata_fill!r}")
         if self.gsd != "weights" and self.gsd is not None and not 0 < self.gsd < math.inf:
             raise UsageError(f"gsd must be over 0, in metres a pixel, not {self.gsd}")
+        for name, (least, most) in (self.sizes or {}).items():
+            if not 0 <= least <= most or least == math.inf:
+                raise UsageError(
+                    f"sizes of {name!r} must be (least, most) metres, 0 <= least <= most, not "
+                    f"{(least, most)}"
+                )
 
     def used_overlap(self, detector: Detector) -> int:
         """The overlap in pixels; the default becomes less where tiles are small."""
@@ -110,6 +118,9 @@ class PredictOptions:
             "bands": None if self.bands is None else list(self.bands),
             "classes": None if self.classes is None else sorted(self.classes),
             "scaling": None if self.scaling is None else self.scaling.model_dump(),
+            "sizes": {name: list(map(str, size)) for name, size in sorted(self.sizes.items())}
+            if self.sizes
+            else None,
         }
         # Tiles are the same whatever memory they were found in.
         del chosen["memory_limit"]
@@ -122,15 +133,31 @@ def wanted_labels(
     """Labels of the classes named; None for all. UsageError for a class there is not."""
     if classes is None:
         return None
-    labels = []
-    for name in classes:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            known = ", ".join(names)
-            raise UsageError(f"no class {name!r}: {hint}the model's are {known}")
-        labels.append(names.index(name))
-    return np.array(labels, np.int64)
+    return np.array([_label(names, name) for name in classes], np.int64)
+
+
+def size_limits(
+    names: Sequence[str], sizes: Mapping[str, tuple[float, float]] | None
+) -> npt.NDArray[np.float64] | None:
+    """(C, 2) least and most metres of each class; None where none has any.
+
+    UsageError for a class there is not.
+    """
+    if not sizes:
+        return None
+    limits = np.tile([0.0, np.inf], (len(names), 1))
+    for name, size in sizes.items():
+        limits[_label(names, name)] = size
+    return limits
+
+
+def _label(names: Sequence[str], name: str) -> int:
+    if name not in names:
+        close = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        known = ", ".join(names)
+        raise UsageError(f"no class {name!r}: {hint}the model's are {known}")
+    return names.index(name)
 
 
 def parse_scaling(text: str) -> Scaling:
@@ -166,3 +193,25 @@ def parse_gsd(text: str) -> float | Literal["weights"]:
         return float(text)
     except ValueError as error:
         raise UsageError(f"gsd is metres a pixel, or `weights`, not {text!r}") from error
+
+
+def parse_sizes(text: str) -> dict[str, tuple[float, float]]:
+    """Sizes by class from `vehicle=3.5:20,ship=8:`, where either bound may be left out.
+
+    Raises UsageError for anything else.
+    """
+    sizes: dict[str, tuple[float, float]] = {}
+    for part in text.split(","):
+        name, equals, bounds = part.strip().rpartition("=")
+        low, colon, high = bounds.partition(":")
+        try:
+            size = (float(low or 0), float(high or math.inf))
+        except ValueError:
+            colon = ""
+        if not (name and equals and colon) or name in sizes:
+            raise UsageError(
+                "size is CLASS=LEAST:MOST in metres, either of which may be left out, separated "
+                f"by commas, a class once: vehicle=3.5:20,ship=8:, not {text!r}"
+            )
+        sizes[name] = size
+    return sizes

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import rasterio
 
 from rstinynet.detections import Detections, Float32Array
-from rstinynet.scenes import fingerprint, memory, windows
+from rstinynet.errors import UsageError
+from rstinynet.scenes import fingerprint, georef, memory, windows
 from rstinynet.scenes.ledger import Ledger
 from rstinynet.scenes.memory import Plan
 from rstinynet.scenes.merge import SeamMerger
@@ -27,6 +28,7 @@ from rstinynet.scenes.options import (
     DEFAULT_MAX_DET,
     DEFAULT_OVERLAP,
     PredictOptions,
+    size_limits,
     wanted_labels,
 )
 from rstinynet.scenes.reader import Mask, Scene, Tile
@@ -146,11 +148,24 @@ class Search:
     scene: Scene
     options: PredictOptions
     wanted: npt.NDArray[np.int64] | None
+    limits: npt.NDArray[np.float64] | None
+    """(C, 2) least and most metres of a class's objects."""
 
     @classmethod
     def of(cls, detector: Detector, scene: Scene, options: PredictOptions) -> Search:
-        """For the classes that `options` name. UsageError for one there is not."""
-        return cls(detector, scene, options, wanted_labels(detector.names, options.classes))
+        """For the classes that `options` name.
+
+        UsageError for one there is not, and for sizes in metres where the scene has none.
+        """
+        wanted = wanted_labels(detector.names, options.classes)
+        limits = size_limits(detector.names, options.sizes)
+        source = scene.source
+        if limits is not None and (source.transform is None or source.crs is None):
+            raise UsageError(
+                f"{source.name} has no coordinate system, so the sizes of its objects in metres "
+                "are not known: leave --size out"
+            )
+        return cls(detector, scene, options, wanted, limits)
 
     @property
     def grid(self) -> dict[str, int]:
@@ -227,7 +242,7 @@ class Search:
                     parts = [ledger.found(number) for number in range(first, first + len(group))]
                 for window, found in zip(group, parts, strict=True):
                     if window.y > top:
-                        settled.add(scene.to_source(merger.settle(window.y)))
+                        settled.add(self.sized(merger.settle(window.y)))
                         top = window.y
                     if len(found):
                         merger.add(window, found)
@@ -236,8 +251,18 @@ class Search:
                         ledger.record(first, fresh)
                     done += len(group)
                     progress(done, total)
-        settled.add(scene.to_source(merger.settle()))
+        settled.add(self.sized(merger.settle()))
         return settled
+
+    def sized(self, found: Detections) -> Detections:
+        """In pixels of the source, what is as large on the ground as its class may be."""
+        found = self.scene.to_source(found)
+        if self.limits is None or not len(found):
+            return found
+        source = self.scene.source
+        longer = np.maximum(*georef.sizes_m(found.boxes, source.transform, source.crs))
+        least, most = self.limits[found.labels].T
+        return found[(longer >= least) & (longer <= most)]
 
     def find(self, tiles: Sequence[Tile]) -> list[Detections]:
         """What each tile holds, in its own pixels."""
