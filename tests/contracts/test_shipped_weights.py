@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import rstinynet
+from rstinynet.cli import demo
 from rstinynet.model.weights import load_weights, shipped_names, shipped_path
 from rstinynet.scenes.detector import DEFAULT_MODEL
 
@@ -30,13 +31,18 @@ def test_each_file_is_small_and_says_what_it_is(name):
     assert len(metadata.class_conf) == len(metadata.names) == model.num_classes
 
 
-@pytest.mark.parametrize(("tta", "least", "most_false"), [(1, 10, 5), (8, 17, 6)])
-def test_the_default_finds_cars_of_the_sample_scene(load_script, tta, least, most_false):
+AS_DEMO = {"tta": demo.VIEWS, "conf": demo.CONF, "sizes": {"vehicle": (demo.LEAST_M, np.inf)}}
+
+
+@pytest.mark.parametrize(
+    ("how", "least", "most_false"), [({}, 10, 5), ({"tta": 8}, 17, 6), (AS_DEMO, 16, 2)]
+)
+def test_the_default_finds_cars_of_the_sample_scene(load_script, how, least, most_false):
     count = load_script("benchmarks/sample_count.py")
     marks = json.loads(count.REFERENCE.read_text())
     with resources.as_file(resources.files("rstinynet") / "samples" / "vegas_pan.tif") as scene:
         detector = rstinynet.load(DEFAULT_MODEL, device="cpu")
-        result = detector.predict(scene, classes=["vehicle"], tta=tta)
+        result = detector.predict(scene, classes=["vehicle"], **how)
     low, high = result.boxes.xyxy[:, :2], result.boxes.xyxy[:, 2:]
     boxes = np.concatenate([low, high - low], axis=1)
     certain = count.holds(boxes, np.array(marks["certain_xy_px"], float))
