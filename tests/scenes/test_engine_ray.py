@@ -205,6 +205,23 @@ def test_the_command_over_many_scenes_writes_the_same(
     assert str(tmp_path / "small1.tif") in early
 
 
+def test_scenes_given_out_early_are_read_at_the_resolution_of_the_search(
+    blobs: Detector, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = [str(scene)]
+    for i in range(2):
+        scenes.append(str(tmp_path / f"copy{i}.tif"))
+        Path(scenes[-1]).write_bytes(scene.read_bytes())
+    monkeypatch.setattr(engine_ray, "TASK_WINDOWS", 1)
+    options = PredictOptions(tile=128, overlap=32, gsd=1.0)
+    alone = stream.predict(blobs, scene, options).detections
+    with RayEngine(blobs) as engine:
+        engine.announce(scenes, options)
+        for path in scenes:
+            spread = stream.predict(blobs, path, options, engine=engine)
+            assert same(spread.detections, alone)
+
+
 def test_refusals(
     detector: Detector,
     monkeypatch: pytest.MonkeyPatch,

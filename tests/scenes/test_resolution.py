@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -219,23 +220,31 @@ def test_sizes_are_metres_whatever_the_pixels(
     # 24 pixels are 7.7 m across and 12 down, 36 by 24 pixels 11.6 by 12.
     for least, count in ((11.5, 2), (12.5, 0)):
         sizes = {"ship": (least, np.inf), "car": (least, np.inf)}
-        assert len(detector.predict(path, sizes=sizes)) == count
+        for how in ({}, {"gsd": 0.4}):
+            assert len(detector.predict(path, sizes=sizes, **how)) == count
 
 
-def test_sizes_need_a_place_on_the_ground_and_a_class(detector: Detector, tmp_path: Path) -> None:
+def test_sizes_need_a_place_on_the_ground_and_a_class(
+    detector: Detector, write_tiff: Writer, tmp_path: Path
+) -> None:
     path = tmp_path / "a.png"
     assert cv2.imwrite(str(path), np.zeros((50, 50), np.uint8))
     with pytest.raises(UsageError, match=r"no coordinate system.*--size"):
         detector.predict(path, sizes={"car": (1, 2)})
+    moon = write_tiff(tmp_path / "moon.tif", np.zeros((50, 50, 1), np.uint8), crs="IAU_2015:30100")
+    with pytest.raises(UsageError, match=r"no coordinate system that leads to metres"):
+        detector.predict(moon, sizes={"car": (1, 2)})
     with pytest.raises(UsageError, match="no class 'cars': did you mean 'car'"):
         detector.predict(path, sizes={"cars": (1, 2)})
-    for wrong in ((2.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (np.inf, np.inf)):
+    wrongs: list[Any] = [(2.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (np.inf, np.inf)]
+    wrongs += [(1, 2, 3), 3, None, ("a", "b")]
+    for wrong in wrongs:
         with pytest.raises(UsageError, match="sizes of 'car' must be"):
             PredictOptions(sizes={"car": wrong})
 
 
 def test_sizes_are_read_from_text() -> None:
-    assert parse_sizes("car=3.5:20, ship=8:") == {"car": (3.5, 20), "ship": (8, np.inf)}
+    assert parse_sizes("car=3.5:20, ship = 8:") == {"car": (3.5, 20), "ship": (8, np.inf)}
     assert parse_sizes("a=b=:4") == {"a=b": (0, 4)}
     for wrong in ("", "car", "car=3", "=1:2", "car=a:2", "car=1:2,car=2:3", "car=1:2,", "1:2"):
         with pytest.raises(UsageError, match="size is CLASS=LEAST:MOST"):

@@ -94,8 +94,8 @@ def predict(
     size: Annotated[
         str | None,
         typer.Option(
-            help="Metres that the longer side of a class's boxes may have, on scenes with a "
-            "coordinate system: vehicle=3.5:20,ship=8: . Others are dropped."
+            help="Least and most metres of the longer side of a class's boxes, on scenes with a "
+            "coordinate system: vehicle=3.5:20,ship=8: drops smaller and larger ones of these two."
         ),
     ] = None,
     format: Annotated[

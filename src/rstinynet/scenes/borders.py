@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rstinynet.detections import Detections
 from rstinynet.errors import RSTinyNetError
 from rstinynet.scenes import fingerprint
-from rstinynet.scenes.stream import Finished, Search, opener
+from rstinynet.scenes.stream import Finished, Search, open_to_search
 
 if TYPE_CHECKING:
     from rstinynet.scenes.detector import Detector
@@ -103,8 +103,7 @@ class BorderEngine:
     def _first_tiles(self, name: str, room: int, shape: tuple[int, ...]) -> tuple[_Early, bool]:
         """Up to `room` tiles of this shape, and whether they are all that the scene has."""
         options = self._options
-        open_scene = opener(self._detector, name, options)
-        with open_scene(gsd=options.used_gsd(self._detector), fill=options.nodata_fill) as scene:
+        with open_to_search(self._detector, name, options) as scene:
             search = Search.of(self._detector, scene, options)
             taken = _Early(name, _mark(search))
             for window in search.windows():

@@ -20,7 +20,7 @@ import rasterio
 from rstinynet.detections import Detections
 from rstinynet.errors import RSTinyNetError, UsageError
 from rstinynet.scenes.sources import Source
-from rstinynet.scenes.stream import Finished, Group, Search, opener
+from rstinynet.scenes.stream import Finished, Group, Search, open_to_search
 from rstinynet.scenes.windows import Window
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class RayEngine:
             if str(source) in self._begun:
                 continue
             try:
-                with opener(self._detector, source, options)() as scene:
+                with open_to_search(self._detector, source, options) as scene:
                     every = Search.of(self._detector, scene, options).groups(
                         frozenset(), TASK_WINDOWS
                     )
@@ -224,9 +224,7 @@ def search_windows(
     if key not in _searches:
         if len(_searches) >= _OPEN_SCENES:
             _searches.popitem(last=False)[1].scene.source.close()
-        scene = opener(detector, source, options)(
-            gsd=options.used_gsd(detector), fill=options.nodata_fill
-        )
+        scene = open_to_search(detector, source, options)
         _searches[key] = Search.of(detector, scene, options)
     search = _searches[key]
     with rasterio.Env(GDAL_CACHEMAX=search.scene.source.cache_bytes(search.grid["tile"])):

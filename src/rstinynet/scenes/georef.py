@@ -98,6 +98,17 @@ def cut_at_dateline(shape: Any) -> Any:
     return shapely.MultiPolygon(parts)
 
 
+def has_metres(transform: Affine | None, crs: CRS | None) -> bool:
+    """Whether `sizes_m` knows metres: not of degrees from which no way leads to WGS 84."""
+    if transform is None or crs is None:
+        return False
+    try:
+        Transformer.from_crs(crs, WGS84, always_xy=True)
+    except ProjError:
+        return not crs.is_geographic
+    return True
+
+
 def sizes_m(
     boxes_xyxy: Float32Array, transform: Affine | None, crs: CRS | None
 ) -> tuple[Float64Array, Float64Array]:

@@ -84,11 +84,15 @@ class PredictOptions:
             raise UsageError(f"nodata_fill must be of {known}, not {self.nodata_fill!r}")
         if self.gsd != "weights" and self.gsd is not None and not 0 < self.gsd < math.inf:
             raise UsageError(f"gsd must be over 0, in metres a pixel, not {self.gsd}")
-        for name, (least, most) in (self.sizes or {}).items():
+        for name, size in (self.sizes or {}).items():
+            try:
+                least, most = map(float, size)
+            except (TypeError, ValueError):
+                least = most = math.nan
             if not 0 <= least <= most or least == math.inf:
                 raise UsageError(
                     f"sizes of {name!r} must be (least, most) metres, 0 <= least <= most, not "
-                    f"{(least, most)}"
+                    f"{size}"
                 )
 
     def used_overlap(self, detector: Detector) -> int:
@@ -202,7 +206,8 @@ def parse_sizes(text: str) -> dict[str, tuple[float, float]]:
     """
     sizes: dict[str, tuple[float, float]] = {}
     for part in text.split(","):
-        name, equals, bounds = part.strip().rpartition("=")
+        name, equals, bounds = part.rpartition("=")
+        name = name.strip()
         low, colon, high = bounds.partition(":")
         try:
             size = (float(low or 0), float(high or math.inf))

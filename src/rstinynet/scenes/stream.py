@@ -106,8 +106,7 @@ def predict(
     `engine` searches the windows elsewhere.
     """
     options = options or PredictOptions()
-    open_scene = opener(detector, source, options)
-    with open_scene(gsd=options.used_gsd(detector), fill=options.nodata_fill) as scene:
+    with open_to_search(detector, source, options) as scene:
         search = Search.of(detector, scene, options)
         planned = search.plan()
         if ledger is not None:
@@ -123,7 +122,7 @@ def predict(
             crs=scene.source.crs,
             transform=scene.source.transform,
             notes=(*scene.source.notes, *memory.exceeded(options.memory_limit)),
-            open_scene=open_scene,
+            open_scene=opener(detector, source, options),
         )
 
 
@@ -138,6 +137,14 @@ def opener(
         scaling=options.scaling or detector.metadata.scaling,
         stretch_bytes=options.scaling is not None,
     )
+
+
+def open_to_search(
+    detector: Detector, source: str | Path | npt.NDArray[Any], options: PredictOptions
+) -> Scene:
+    """The source at the resolution and with the filling of a search."""
+    open_scene = opener(detector, source, options)
+    return open_scene(gsd=options.used_gsd(detector), fill=options.nodata_fill)
 
 
 @dataclass(slots=True)
@@ -160,10 +167,10 @@ class Search:
         wanted = wanted_labels(detector.names, options.classes)
         limits = size_limits(detector.names, options.sizes)
         source = scene.source
-        if limits is not None and (source.transform is None or source.crs is None):
+        if limits is not None and not georef.has_metres(source.transform, source.crs):
             raise UsageError(
-                f"{source.name} has no coordinate system, so the sizes of its objects in metres "
-                "are not known: leave --size out"
+                f"{source.name} has no coordinate system that leads to metres, so the sizes of its "
+                "objects are not known: leave --size out"
             )
         return cls(detector, scene, options, wanted, limits)
 
