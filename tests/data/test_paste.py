@@ -223,8 +223,8 @@ def bars(squares):
     return dataclasses.replace(squares, images=tuple(images))
 
 
-def pasted_on_grey(labelled, count=60, **changes):
-    """Samples of grey ground of level 100 in group 1, with what was pasted on them."""
+def pasted_on_grey(labelled, count=60, group=1, **changes):
+    """Samples of grey ground of level 100 in a group, with what was pasted on them."""
     settings = dataclasses.replace(
         PLAIN, paste_max=1, paste_across=(labelled.names[0],), symmetries="none", **changes
     )
@@ -237,7 +237,9 @@ def pasted_on_grey(labelled, count=60, **changes):
         nothing,
         nothing.astype(bool),
     )
-    samples = [bank.paste(ground, 1, settings, np.random.default_rng(n))[0] for n in range(count)]
+    samples = [
+        bank.paste(ground, group, settings, np.random.default_rng(n))[0] for n in range(count)
+    ]
     assert all(len(sample.boxes) == 1 for sample in samples)
     return samples
 
@@ -280,12 +282,18 @@ def test_only_classes_that_go_across_are_turned_cut_close_and_shaded(bars):
         assert (sample.image.min() < 100) == (sample.labels[0] == 0)
 
 
-def test_a_decoy_comes_with_each_object_that_goes_across_and_is_no_object(bars):
-    plain = pasted_on_grey(bars, paste_fade_px=1.0)
-    with_decoys = pasted_on_grey(bars, paste_fade_px=1.0, paste_decoy_prob=1.0)
+@pytest.mark.parametrize("degrees", [0, 180])
+def test_a_decoy_comes_with_each_object_of_a_known_class_and_is_no_object(bars, degrees):
+    both = np.ones(len(bars.categories), bool)
+    whole = [dataclasses.replace(image, known=both, exhaustive=both) for image in bars.images]
+    known = dataclasses.replace(bars, images=tuple(whole))
+    how = {"paste_fade_px": 1.0, "paste_degrees": degrees, "paste_onto": bars.names[:2]}
     decoys = {0: 0, 1: 0}
     tones = []
-    for sample, without in zip(with_decoys, plain, strict=True):
+    plain = pasted_on_grey(known, **how)
+    for sample, without in zip(
+        pasted_on_grey(known, **how, paste_decoy_prob=1.0), plain, strict=True
+    ):
         np.testing.assert_array_equal(sample.boxes, without.boxes)
         rows, columns = np.nonzero((sample.image != without.image).any(axis=2))
         decoys[int(sample.labels[0])] += bool(len(rows))
@@ -294,14 +302,23 @@ def test_a_decoy_comes_with_each_object_that_goes_across_and_is_no_object(bars):
         left, top, right, bottom = sample.boxes[0]
         beside = (rows + 1 <= top) | (rows >= bottom) | (columns + 1 <= left) | (columns >= right)
         assert beside.all()
-        assert np.ptp(rows) <= 22
-        assert np.ptp(columns) <= 22
+        # An 18 by 8 bar's length, or its diagonal, and a pixel or two of fading edge.
+        assert max(np.ptp(rows), np.ptp(columns)) <= (24 if degrees else 20)
         tones.append(int(sample.image[rows, columns].max()))
     objects = sum(int(sample.labels[0]) == 0 for sample in plain)
     # Some keep the ground's own tone, where another would hardly be seen, and so are not seen.
     assert objects / 2 < decoys[0] <= objects
     assert decoys[1] == 0
     assert min(tones) < 100 < max(tones)
+
+
+def test_no_decoy_is_laid_where_the_class_is_not_known(bars):
+    how = {"paste_fade_px": 1.0}
+    assert not bars.images[1].known[0]
+    for sample, without in zip(
+        pasted_on_grey(bars, **how, paste_decoy_prob=1.0), pasted_on_grey(bars, **how), strict=True
+    ):
+        np.testing.assert_array_equal(sample.image, without.image)
 
 
 def test_a_named_class_goes_where_it_is_absent_only_onto_images_of_named_classes(bars):

@@ -81,7 +81,8 @@ class AugmentSettings:
     of `paste_across` only, where it names some."""
     paste_decoy_prob: float = 0.0
     """With a pasted object a piece of the sample's own ground is laid the same way, smaller to as
-    large, darker or brighter: what is no object. For classes of `paste_across` only likewise."""
+    large, darker or brighter: what is no object. For classes of `paste_across` only likewise, and
+    only where the class is known."""
     min_box_px: float = 2.0
     """A box whose shorter side is less, in pixels of the sample, is lost."""
     min_visibility: float = 0.25

@@ -104,12 +104,12 @@ class PasteBank:
                 (label, [donors[i] for i in sorted(rng.permutation(len(donors))[:POOL])])
                 for label, donors in sorted(of_group.items())
             ]
+        self._known = _known_of(labelled, groups)
         self._loose = set(range(len(labelled.names)))
         if settings.paste_across:
             self._loose = _chosen(settings, "paste_across", labelled.names)
             onto = _chosen(settings, "paste_onto", labelled.names)
-            known = _known_of(labelled, groups)
-            self._pools = _across(self._pools, known, self._loose, onto)
+            self._pools = _across(self._pools, self._known, self._loose, onto)
         if settings.paste_degrees:
             self._pools = _upright(self._pools, self._loose)
 
@@ -125,9 +125,10 @@ class PasteBank:
         shadow = _drawn_shadow(settings, rng)
         for _ in range(int(rng.integers(1, settings.paste_max + 1))):
             label, donors = pools[int(rng.integers(len(pools)))]
-            patch = self._drawn(donors[int(rng.integers(len(donors)))], label, settings, rng)
-            if patch is None:
+            drawn = self._drawn(donors[int(rng.integers(len(donors)))], label, settings, rng)
+            if drawn is None:
                 continue
+            patch, sides = drawn
             loose = label in self._loose
             cast = shadow if loose else None
             tone = settings.paste_tone if loose else (1.0, 1.0)
@@ -136,17 +137,23 @@ class PasteBank:
             if laid is None:
                 continue
             parts.append(laid)
-            if loose and settings.paste_decoy_prob and rng.random() < settings.paste_decoy_prob:
+            # Where the class is not known, what is no object of it is not taught.
+            if not (loose and settings.paste_decoy_prob and self._known[group][label]):
+                continue
+            if rng.random() < settings.paste_decoy_prob:
                 taken = np.concatenate([taken, laid.boxes])
-                decoy = _decoy(image, taken, patch.piece.boxes[0], settings, rng)
+                decoy = _decoy(image, taken, sides, settings, rng)
                 if decoy is not None:
                     _laid(decoy, image, taken, cast, DECOY_TONE, rng)
         return joined(image, parts), len(parts) - 1
 
     def _drawn(
         self, donor: _Donor, label: int, settings: AugmentSettings, rng: np.random.Generator
-    ) -> Patch | None:
-        """The object with its rim, zoomed and turned; None if it gets too small or too large."""
+    ) -> tuple[Patch, Float32Array] | None:
+        """The object with its rim, zoomed and turned, and its width and height (2,) unturned.
+
+        None if it gets too small or too large.
+        """
         low, high = settings.scale
         zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         pixels = self._pixels(donor)
@@ -167,7 +174,7 @@ class PasteBank:
         patch = Patch.of(Piece(image, boxes, part.labels, part.crowd), fade_px=fade)
         if settings.paste_degrees and loose:
             patch = patch.turned(float(rng.uniform(-1, 1)) * settings.paste_degrees)
-        return patch
+        return patch, boxes[0, 2:] - boxes[0, :2]
 
     def _pixels(self, donor: _Donor) -> RgbArray:
         key = donor.row, donor.window
@@ -326,16 +333,16 @@ def _laid(
 def _decoy(
     image: RgbArray,
     boxes: Float32Array,
-    box: Float32Array,
+    sides: Float32Array,
     settings: AugmentSettings,
     rng: np.random.Generator,
 ) -> Patch | None:
-    """A piece of the sample's own ground, at most as large as a box; None without a free place.
+    """A piece of the sample's own ground, at most as large as `sides`; None without a free place.
 
     After the distractors of Dwibedi et al., "Cut, Paste and Learn" (arXiv:1708.01642): laid as
     objects are, it shows that an edge that fades, a shadow and a tone of its own make no object.
     """
-    width, height = (max(2, round(s * rng.uniform(*DECOY_SIZE))) for s in box[2:] - box[:2])
+    width, height = (max(2, round(s * rng.uniform(*DECOY_SIZE))) for s in sides)
     width, height = width + 2 * DECOY_RIM, height + 2 * DECOY_RIM
     place = _free_place(image, boxes, (height, width), rng)
     if place is None:
