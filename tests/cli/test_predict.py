@@ -120,7 +120,7 @@ def test_options_reach_the_detector(folder: Path, tmp_path: Path) -> None:
     arguments += ["--tta", "4"]
     source = str(folder / "a.png")
     assert run(["predict", source, "--out", str(tmp_path / "out"), *arguments]) == 0
-    expected = {"size": (64, 64), "conf": 0.4, "iou": 0.3, "max_det": 7, "scale": 2.0}
+    expected = {"size": (64, 64), "conf": 0.4, "iou": 0.3, "max_det": 7, "scale": (2.0,)}
     expected |= {"tta": 4}
     assert BlobDetector.seen
     assert all(options == expected for options in BlobDetector.seen)

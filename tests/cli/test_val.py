@@ -158,7 +158,7 @@ def test_the_detector_gives_more_than_a_class_may_count(data, weights, monkeypat
     assert report["settings"]["max_det"] == max_det
     assert report["settings"]["max_det_of_image"] == cap
     assert len(seen) == len(SIZES)
-    assert seen[0] == {"conf": 0.001, "iou": 0.5, "max_det": cap, "scale": 2.0, "tta": 1}
+    assert seen[0] == {"conf": 0.001, "iou": 0.5, "max_det": cap, "scale": (2.0,), "tta": 1}
 
 
 def test_fit_resizes_each_image_by_its_own_longer_side(data, weights, monkeypatch):

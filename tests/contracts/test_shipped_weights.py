@@ -31,11 +31,16 @@ def test_each_file_is_small_and_says_what_it_is(name):
     assert len(metadata.class_conf) == len(metadata.names) == model.num_classes
 
 
-AS_DEMO = {"tta": demo.VIEWS, "conf": demo.CONF, "sizes": {"vehicle": (demo.LEAST_M, np.inf)}}
+AS_DEMO = {
+    "tta": demo.VIEWS,
+    "scale": demo.SCALES,
+    "conf": demo.CONF,
+    "sizes": {"vehicle": (demo.LEAST_M, np.inf)},
+}
 
 
 @pytest.mark.parametrize(
-    ("how", "least", "most_false"), [({}, 10, 5), ({"tta": 8}, 17, 6), (AS_DEMO, 16, 2)]
+    ("how", "least", "most_false"), [({}, 10, 5), ({"tta": 8}, 17, 6), (AS_DEMO, 18, 2)]
 )
 def test_the_default_finds_cars_of_the_sample_scene(load_script, how, least, most_false):
     count = load_script("benchmarks/sample_count.py")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
 from rstinynet.scenes.detector import Detector
 from rstinynet.scenes.stream import PredictOptions, predict
-from rstinynet.scenes.views import agreed, seen, unseen
+from rstinynet.scenes.views import agreed, parse_scales, scales_of, seen, unseen
 
 
 def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
@@ -102,3 +103,35 @@ def test_other_numbers_of_views_are_refused(detector: Detector, tta: int) -> Non
         PredictOptions(tta=tta)
     with pytest.raises(UsageError, match="tta must be"):
         detector.detect(np.zeros((32, 32, 3), np.uint8), tta=tta)
+
+
+def test_several_scales_are_views_too(detector: Detector, paint: Callable[..., np.ndarray]) -> None:
+    image = paint(96, 128, [(8, 8, 20, 20), (60, 40, 76, 52)])
+    plain = detector.detect(image)
+    forwards = detector.model.forwards
+    both = detector.detect(image, scale=(1, 2), tta=2)
+    assert detector.model.forwards - forwards == 4
+    np.testing.assert_allclose(both.boxes, plain.boxes, atol=0.6)
+    # The blobs' scores grow with their areas, so those of the larger scale are higher.
+    assert (both.scores > plain.scores).all()
+    scored = [detector.detect(image, scale=scale).scores for scale in (1, 2)]
+    np.testing.assert_allclose(both.scores, np.mean(scored, axis=0), atol=0.02)
+    options = PredictOptions(tile=96, overlap=32, scale=(1, 2))
+    assert options.settled(detector)["scale"] == [1, 2]
+    assert PredictOptions(scale=(2,)).settled(detector)["scale"] == 2
+    assert len(detector.predict(image, scale=(1, 2), tile=96, overlap=32)) == 2
+
+
+@pytest.mark.parametrize("scale", [0, -1, 17, (), (1, 1), (1, 0), float("nan"), "x", None])
+def test_scales_that_make_no_sense_are_refused(scale: Any) -> None:
+    with pytest.raises(UsageError, match="scale must be over 0 and at most 16"):
+        scales_of(scale)
+
+
+def test_scales_are_read_from_text() -> None:
+    assert parse_scales("1.5") == (1.5,)
+    assert parse_scales("1, 1.5") == (1, 1.5)
+    with pytest.raises(UsageError, match="--scale takes a factor"):
+        parse_scales("1,x")
+    with pytest.raises(UsageError, match="scale must be"):
+        parse_scales("0")

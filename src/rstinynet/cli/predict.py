@@ -61,8 +61,11 @@ def predict(
     ] = None,
     overlap: Annotated[int, typer.Option(help="Pixels that neighbouring tiles share.")] = 64,
     scale: Annotated[
-        float | None,
-        typer.Option(help="Enlarge tiles by this before the model. (default: the weights' own)"),
+        str | None,
+        typer.Option(
+            help="Enlarge tiles by this before the model. Of several, as 1,1.5, each is searched "
+            "and what they find averaged, as with --tta. (default: the weights' own)"
+        ),
     ] = None,
     tta: TTA = 1,
     bands: Annotated[
@@ -157,6 +160,7 @@ def predict(
     from rstinynet.scenes.result import FORMATS
     from rstinynet.scenes.stream import PredictOptions, wanted_labels
     from rstinynet.scenes.survey import survey
+    from rstinynet.scenes.views import parse_scales
 
     console = Console(stderr=True)
     formats = listed(format)
@@ -172,7 +176,7 @@ def predict(
         max_det=max_det,
         tile=tile,
         overlap=overlap,
-        scale=scale,
+        scale=None if scale is None else parse_scales(scale),
         tta=tta,
         bands=numbers(bands),
         scaling=None if scaling is None else parse_scaling(scaling),

@@ -89,7 +89,11 @@ def val(
         ),
     ] = None,
     scale: Annotated[
-        float | None, typer.Option(help="Resize factor of images; default: the weights' own.")
+        str | None,
+        typer.Option(
+            help="Resize factor of images; of several, as 1,1.5, each is searched and what they "
+            "find averaged; default: the weights' own."
+        ),
     ] = None,
     fit: Annotated[
         int | None,
@@ -117,11 +121,12 @@ def val(
     from rstinynet.evaluate.protocols import protocol_named
     from rstinynet.evaluate.results import open_results, write_results
     from rstinynet.evaluate.study import study
-    from rstinynet.scenes.views import check_views
+    from rstinynet.scenes.views import check_views, parse_scales
 
     rules = protocol_named(protocol).with_max_det(max_det)
     _check(model, predictions, save_predictions)
-    _check_numbers(batch=batch, scale=scale, conf=conf, iou=iou, confusion_conf=confusion_conf)
+    _check_numbers(batch=batch, conf=conf, iou=iou, confusion_conf=confusion_conf)
+    scales = None if scale is None else parse_scales(scale)
     _check_fit(fit, scale=scale, model=model)
     check_views(tta)
     if tta > 1 and model is None:
@@ -162,7 +167,7 @@ def val(
         detector = Detector.load(model, device=device, options=how)
         # VOC counts every detection, but a detector must stop somewhere.
         cap = detector_cap(rules.limit) if rules.max_dets else detector_cap(1)
-        options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scale, "tta": tta}
+        options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scales, "tta": tta}
         found, missing = _find(detector, labelled, options, fit=fit, batch=batch, messages=messages)
         if save_predictions is not None:
             write_results(save_predictions, found, labelled)
@@ -174,7 +179,8 @@ def val(
         if fit is not None:
             extra["fit"] = fit
         else:
-            extra["scale"] = detector.metadata.scale if scale is None else scale
+            used = scales or (detector.metadata.scale,)
+            extra["scale"] = used[0] if len(used) == 1 else list(used)
     report = made.as_dict()
     report["settings"] |= extra
     report["settings"]["annotations_sha256"] = labelled.fingerprint
@@ -261,7 +267,7 @@ def _check(
         raise UsageError("--save-predictions writes what a model found; give it with --model")
 
 
-def _check_numbers(*, batch: int, scale: float | None, **numbers: float) -> None:
+def _check_numbers(*, batch: int, **numbers: float) -> None:
     from rstinynet.errors import UsageError
 
     for name, share in numbers.items():
@@ -270,11 +276,9 @@ def _check_numbers(*, batch: int, scale: float | None, **numbers: float) -> None
             raise UsageError(f"{option} must lie in [0, 1], not {share}")
     if batch < 1:
         raise UsageError(f"--batch must be at least 1, not {batch}")
-    if scale is not None and not 0 < scale <= 16:
-        raise UsageError(f"--scale must be above 0 and at most 16, not {scale}")
 
 
-def _check_fit(fit: int | None, *, scale: float | None, model: str | None) -> None:
+def _check_fit(fit: int | None, *, scale: str | None, model: str | None) -> None:
     from rstinynet.errors import UsageError
 
     if fit is not None and model is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from rstinynet.runtime.backend import Backend, RuntimeOptions
 from rstinynet.runtime.opening import open_model
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.stream import DEFAULT_IOU, DEFAULT_MAX_DET, PredictOptions, predict
-from rstinynet.scenes.views import agreed, check_views, seen, unseen
+from rstinynet.scenes.views import agreed, check_views, scales_of, seen, unseen
 from rstinynet.suppress import suppress
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Detector:
         conf: float | None = None,
         iou: float = DEFAULT_IOU,
         max_det: int = DEFAULT_MAX_DET,
-        scale: float | None = None,
+        scale: float | Sequence[float] | None = None,
         tta: int = 1,
     ) -> Detections:
         """Objects of one uint8 RGB image (H, W, 3), in one forward pass, best first.
@@ -102,7 +103,8 @@ class Detector:
         The image is resized by `scale` (default: the weights'), padded at the right and bottom,
         and boxes are mapped back and cut to the image. `conf` defaults to the weights' own
         threshold, by class where they have one. With `tta` 2, 4 or 8, as many views of the image
-        (mirrored, with 8 also turned) are searched, and the scores are their mean.
+        (mirrored, with 8 also turned) are searched, and the scores are their mean; of several
+        scales each is searched in all of them, and all count alike.
         """
         return self.detect_batch(
             [image_HWC], conf=conf, iou=iou, max_det=max_det, scale=scale, tta=tta
@@ -115,7 +117,7 @@ class Detector:
         conf: float | None = None,
         iou: float = DEFAULT_IOU,
         max_det: int = DEFAULT_MAX_DET,
-        scale: float | None = None,
+        scale: float | Sequence[float] | None = None,
         tta: int = 1,
     ) -> list[Detections]:
         """`detect` for several images of one size, in one forward pass for each view."""
@@ -123,18 +125,16 @@ class Detector:
         if not images:
             return []
         height, width = _size(images)
-        factor = self.metadata.scale if scale is None else scale
+        scales = scales_of(self.metadata.scale if scale is None else scale)
         lowest, by_class = self._thresholds(conf)
-        if tta > 1:
-            every = self._seen_all_ways(
-                images, tta, conf=lowest, iou=iou, max_det=max_det, scale=factor
-            )
+        if tta > 1 or len(scales) > 1:
+            every = self._seen_all_ways(images, tta, scales, conf=lowest, iou=iou, max_det=max_det)
             least = np.full(len(self.names), lowest) if by_class is None else by_class
             return [
                 suppress(each[each.scores > least[each.labels]], iou=iou, max_det=max_det)
                 for each in every
             ]
-        side = self.backend.side
+        factor, side = scales[0], self.backend.side
         if side is not None and round(max(height, width) * factor) > side:
             tiled = PredictOptions(
                 conf=conf, iou=iou, max_det=max_det, scale=factor, tile=max(32, int(side / factor))
@@ -172,18 +172,25 @@ class Detector:
         return predict(self, source, chosen)
 
     def _seen_all_ways(
-        self, images: Sequence[Image], tta: int, *, conf: float, **options: Any
+        self,
+        images: Sequence[Image],
+        tta: int,
+        scales: Sequence[float],
+        *,
+        conf: float,
+        **options: Any,
     ) -> list[Detections]:
-        """What `tta` views of each image agree on.
+        """What `tta` views of each image at each scale agree on.
 
         A mean above `conf` needs also what some views score below it. What even this leaves out
         would add less than `conf` from all views together.
         """
         height, width = images[0].shape[:2]
         parts: list[list[Detections]] = [[] for _ in images]
-        for view in range(tta):
+        least = conf / (tta * len(scales))
+        for view, scale in product(range(tta), scales):
             turned = [seen(image, view) for image in images]
-            found = self.detect_batch(turned, conf=conf / tta, **options)
+            found = self.detect_batch(turned, conf=least, scale=scale, **options)
             for part, one in zip(parts, found, strict=True):
                 back = unseen(one.boxes, view, width=width, height=height)
                 part.append(Detections(back, one.scores, one.labels))

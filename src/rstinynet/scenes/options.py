@@ -15,7 +15,7 @@ from rstinynet.errors import UsageError
 from rstinynet.model.metadata import Scaling
 from rstinynet.scenes.merge import MERGE_IOU
 from rstinynet.scenes.reader import Fill
-from rstinynet.scenes.views import check_views
+from rstinynet.scenes.views import check_views, scales_of
 from rstinynet.suppress import Metric
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class PredictOptions:
     """Side of a tile in pixels of the source."""
     overlap: int = DEFAULT_OVERLAP
     """Pixels that neighbouring tiles share."""
-    scale: float | None = None
-    """Factor by which tiles are resized before the model sees them."""
+    scale: float | Sequence[float] | None = None
+    """Factor by which tiles are resized before the model sees them; of several each is a view."""
     tta: int = 1
     """Views of each tile that are searched (test-time augmentation): 1, 2, 4 or 8."""
     bands: Sequence[int] | None = None
@@ -74,8 +74,8 @@ class PredictOptions:
             raise UsageError(f"max_det must be at least 1, not {self.max_det}")
         if self.tile is not None and self.tile < 32:
             raise UsageError(f"tile must be at least 32 pixels, not {self.tile}")
-        if self.scale is not None and not 0 < self.scale <= 16:
-            raise UsageError(f"scale must be over 0 and at most 16, not {self.scale}")
+        if self.scale is not None:
+            scales_of(self.scale)
         check_views(self.tta)
         if self.metric not in ("iou", "ios"):
             raise UsageError(f"metric must be 'iou' or 'ios', not {self.metric!r}")
@@ -115,10 +115,11 @@ class PredictOptions:
     def settled(self, detector: Detector) -> dict[str, Any]:
         """Every option by name, with what the weights fill in, as plain values."""
         own = detector.metadata
+        scales = scales_of(own.scale if self.scale is None else self.scale)
         chosen = asdict(self) | {
             "tile": self.tile or own.imgsz,
             "overlap": self.used_overlap(detector),
-            "scale": own.scale if self.scale is None else self.scale,
+            "scale": scales[0] if len(scales) == 1 else list(scales),
             "bands": None if self.bands is None else list(self.bands),
             "classes": None if self.classes is None else sorted(self.classes),
             "scaling": None if self.scaling is None else self.scaling.model_dump(),

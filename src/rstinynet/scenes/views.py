@@ -8,7 +8,7 @@ different object detection models", Image and Vision Computing, 2021), but one o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,30 @@ def check_views(count: int) -> None:
     """UsageError unless there are so many views."""
     if count not in VIEWS:
         raise UsageError(f"tta must be 1, 2, 4 or 8 views, not {count}")
+
+
+def scales_of(scale: float | Sequence[float]) -> tuple[float, ...]:
+    """The resize factors, one or several. UsageError for none, or one that makes no sense."""
+    try:
+        found = tuple(float(s) for s in scale) if isinstance(scale, Iterable) else (float(scale),)
+    except (TypeError, ValueError):
+        found = ()
+    if not found or not all(0 < one <= 16 for one in found) or len(set(found)) < len(found):
+        raise UsageError(
+            f"scale must be over 0 and at most 16, or several such that differ, not {scale}"
+        )
+    return found
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """Resize factors from `1.5` or `1,1.5`. UsageError for anything else."""
+    try:
+        factors = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"--scale takes a factor, or several separated by commas, not {text!r}"
+        ) from error
+    return scales_of(factors)
 
 
 def seen(image_HWC: Image, view: int) -> Image:
