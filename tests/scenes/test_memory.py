@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,3 +89,19 @@ def test_the_limit_is_held_on_a_scene_larger_than_it(
     assert (side, found) == (15000, objects)
     assert above < 200
     assert peak <= 620
+
+
+def test_what_the_model_takes_is_measured_at_the_scales_of_the_search(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    find = detector.backend.find
+
+    def noted(batch: np.ndarray, **options: Any) -> Any:
+        seen.append(batch.shape[1:3])
+        return find(batch, **options)
+
+    monkeypatch.setattr(detector.backend, "find", noted)
+    detector.predict(np.zeros((64, 64, 3), np.uint8), scale=(1, 2), memory_limit=2**35)
+    # Once before the search, and once for its one tile.
+    assert seen == [(64, 64), (128, 128)] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,10 +79,19 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def plan(detector: Detector, scene: Scene, *, tile: int, batch: int, limit: int | None) -> Plan:
+def plan(
+    detector: Detector,
+    scene: Scene,
+    *,
+    tile: int,
+    batch: int,
+    limit: int | None,
+    scale: float | Sequence[float] | None = None,
+) -> Plan:
     """What to hold under `limit` bytes of resident memory for the whole process.
 
-    One batch goes through the detector first, so that what it takes is known and not guessed.
+    One batch goes through the detector first, at each scale of the search, so that what it takes is
+    known and not guessed.
     Raises UsageError where the limit leaves no room for a tile beside that.
     """
     wanted_cache = scene.source.cache_bytes(tile)
@@ -90,7 +100,7 @@ def plan(detector: Detector, scene: Scene, *, tile: int, batch: int, limit: int 
         return Plan(wanted_cache, READ_AHEAD + batch, readers, ROWS)
     height, width = min(tile, scene.height), min(tile, scene.width)
     blank = np.zeros((height, width, 3), np.uint8)
-    detector.detect_batch([blank] * batch)
+    detector.detect_batch([blank] * batch, scale=scale)
     base = peak_bytes()
     tile_bytes = height * width * (len(scene.bands) * (2 * scene.source.dtype.itemsize + 5) + 5)
     least = base + _LEAST_CACHE + (batch + readers + 1) * tile_bytes + _WRITING

@@ -200,8 +200,14 @@ class Search:
 
     def plan(self) -> Plan:
         """What to hold at once."""
-        limit, tile = self.options.memory_limit, self.grid["tile"]
-        return memory.plan(self.detector, self.scene, tile=tile, batch=self.batch, limit=limit)
+        return memory.plan(
+            self.detector,
+            self.scene,
+            tile=self.grid["tile"],
+            batch=self.batch,
+            limit=self.options.memory_limit,
+            scale=self.options.scale,
+        )
 
     def windows(self) -> Iterator[Window]:
         """All windows, row by row."""
