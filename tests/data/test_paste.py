@@ -223,8 +223,8 @@ def bars(squares):
     return dataclasses.replace(squares, images=tuple(images))
 
 
-def pasted_on_grey(labelled, count=60, group=1, **changes):
-    """Samples of grey ground of level 100 in a group, with what was pasted on them."""
+def pasted_on_grey(labelled, count=60, **changes):
+    """Samples of grey ground of level 100 in group 1, with what was pasted on them."""
     settings = dataclasses.replace(
         PLAIN, paste_max=1, paste_across=(labelled.names[0],), symmetries="none", **changes
     )
@@ -237,9 +237,7 @@ def pasted_on_grey(labelled, count=60, group=1, **changes):
         nothing,
         nothing.astype(bool),
     )
-    samples = [
-        bank.paste(ground, group, settings, np.random.default_rng(n))[0] for n in range(count)
-    ]
+    samples = [bank.paste(ground, 1, settings, np.random.default_rng(n))[0] for n in range(count)]
     assert all(len(sample.boxes) == 1 for sample in samples)
     return samples
 

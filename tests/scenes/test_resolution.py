@@ -15,6 +15,7 @@ from rasterio.enums import Resampling
 
 from rstinynet.errors import UsageError
 from rstinynet.model.weights import Scaling
+from rstinynet.scenes import georef
 from rstinynet.scenes.detector import Detector
 from rstinynet.scenes.options import PredictOptions, parse_gsd, parse_scaling, parse_sizes
 from rstinynet.scenes.reader import FILL, Scene, ground_px
@@ -234,6 +235,12 @@ def test_sizes_need_a_place_on_the_ground_and_a_class(
     moon = write_tiff(tmp_path / "moon.tif", np.zeros((50, 50, 1), np.uint8), crs="IAU_2015:30100")
     with pytest.raises(UsageError, match=r"no coordinate system that leads to metres"):
         detector.predict(moon, sizes={"car": (1, 2)})
+    with pytest.raises(UsageError, match=r"no coordinate system that leads to metres.*--scale"):
+        detector.predict(moon, gsd=1.0)
+    with Scene(moon) as scene:
+        box = np.array([[0, 0, 9, 9]], np.float32)
+        sizes = georef.sizes_m(box, scene.source.transform, scene.source.crs)
+    assert np.isnan(sizes).all()
     with pytest.raises(UsageError, match="no class 'cars': did you mean 'car'"):
         detector.predict(path, sizes={"cars": (1, 2)})
     wrongs: list[Any] = [(2.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (np.inf, np.inf)]

@@ -115,7 +115,7 @@ def sizes_m(
     """Width and height (N,) of the boxes on the ground, metres, along the image's x and y.
 
     Geodesic where the CRS leads to longitude and latitude, else by the CRS's own unit; NaN
-    without a CRS.
+    without a CRS, and for degrees that do not lead there (`has_metres`).
     """
     n = len(boxes_xyxy)
     if transform is None or crs is None or not n:
@@ -126,6 +126,8 @@ def sizes_m(
     try:
         lonlat = to_lonlat(middles, crs)
     except ProjError:
+        if crs.is_geographic:
+            return np.full(n, np.nan), np.full(n, np.nan)
         unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
         lengths = np.hypot(*np.moveaxis(middles[:, [3, 0]] - middles[:, [1, 2]], -1, 0)) * unit
         return lengths[:, 0], lengths[:, 1]

@@ -212,12 +212,12 @@ class Scene:
 def ground_px(source: Source) -> tuple[float, float]:
     """Ground sampling distance along x and y at the middle of the scene, metres, by geodesic.
 
-    Raises UsageError for a source without a coordinate system.
+    Raises UsageError for a source without a coordinate system that leads to metres.
     """
-    if source.transform is None or source.crs is None:
+    if not georef.has_metres(source.transform, source.crs):
         raise UsageError(
-            f"{source.name} has no coordinate system, so its ground sampling distance is not "
-            "known: use --scale instead of --gsd"
+            f"{source.name} has no coordinate system that leads to metres, so its ground sampling "
+            "distance is not known: use --scale instead of --gsd"
         )
     span = 16.0
     x, y = source.width / 2, source.height / 2
