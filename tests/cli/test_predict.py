@@ -197,7 +197,8 @@ def test_options_reach_the_result(folder: Path, tmp_path: Path) -> None:
         (["--format", ","], 2, "must not be empty"),
         (["--size", "vehicle=9"], 2, "size is CLASS=LEAST:MOST"),
         (["--size", "vehicel=1:9"], 2, "did you mean 'vehicle'"),
-        (["--size", "vehicle=1:9"], 2, "leave --size out"),
+        (["--size", "vehicle=1:9"], 2, "give metres a pixel by --source-gsd"),
+        (["--source-gsd", "0"], 2, "source_gsd must be over 0"),
     ],
 )
 def test_refused_options(

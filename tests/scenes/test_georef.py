@@ -68,6 +68,16 @@ def test_sizes_in_a_local_grid_use_its_unit_and_without_one_are_unknown() -> Non
     assert np.isnan(georef.sizes_m(BOXES, None, None)).all()
 
 
+def test_metres_a_pixel_that_are_given_hold_where_the_source_says_none() -> None:
+    none_there = CRS.from_user_input("IAU_2015:30100")  # degrees of the moon
+    for transform, crs in ((None, None), (TRANSFORMS["geographic"], none_there)):
+        width, height = georef.sizes_m(BOXES, transform, crs, 0.25)
+        np.testing.assert_allclose([width[0], height[0]], [16 * 0.25, 7.5 * 0.25])
+    own = georef.sizes_m(BOXES, TRANSFORMS["rotated"], CRS.from_epsg(32611))
+    given = georef.sizes_m(BOXES, TRANSFORMS["rotated"], CRS.from_epsg(32611), 9.0)
+    np.testing.assert_array_equal(own, given)
+
+
 def test_no_boxes_are_no_polygons() -> None:
     none = np.zeros((0, 4), np.float32)
     shapes = georef.polygons(georef.corners(none, TRANSFORMS["rotated"]))

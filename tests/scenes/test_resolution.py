@@ -17,6 +17,7 @@ from rstinynet.errors import UsageError
 from rstinynet.model.weights import Scaling
 from rstinynet.scenes import georef
 from rstinynet.scenes.detector import Detector
+from rstinynet.scenes.features import columns
 from rstinynet.scenes.options import PredictOptions, parse_gsd, parse_scaling, parse_sizes
 from rstinynet.scenes.reader import FILL, Scene, ground_px
 from rstinynet.scenes.stream import predict
@@ -248,6 +249,28 @@ def test_sizes_need_a_place_on_the_ground_and_a_class(
     for wrong in wrongs:
         with pytest.raises(UsageError, match="sizes of 'car' must be"):
             PredictOptions(sizes={"car": wrong})
+
+
+def test_metres_a_pixel_can_be_given_to_a_picture(
+    detector: Detector, paint: Paint, write_tiff: Writer, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    assert cv2.imwrite(str(path), paint(240, 336, BLOBS))
+    how: dict[str, Any] = {"tile": 64, "overlap": 48, "source_gsd": 0.5}
+    longest = {"ship": (17, np.inf), "car": (17, np.inf)}  # 36 pixels are 18 m, 24 are 12
+    result = detector.predict(path, sizes=longest, **how)
+    assert len(result) == 2
+    table = columns(result.detections, result.header())
+    np.testing.assert_allclose(np.maximum(table["width_m"], table["height_m"]), [18, 18], atol=0.3)
+    with Scene(path, gsd=0.25, source_gsd=0.5) as scene:
+        assert (scene.width, scene.height) == (672, 480)
+    assert len(detector.predict(path, gsd=0.25, sizes=longest, **how)) == 2
+    # A scene that says its own keeps them.
+    placed = write_tiff(tmp_path / "a.tif", paint(240, 336, BLOBS), tiled=True)
+    assert len(detector.predict(placed, sizes=longest, **how | {"source_gsd": 50.0})) == 2
+    for wrong in (0.0, -1.0, float("nan"), np.inf):
+        with pytest.raises(UsageError, match="source_gsd must be over 0"):
+            PredictOptions(source_gsd=wrong)
 
 
 def test_sizes_are_read_from_text() -> None:

@@ -85,6 +85,13 @@ def predict(
             "were trained at. (default: their own)"
         ),
     ] = None,
+    source_gsd: Annotated[
+        float | None,
+        typer.Option(
+            help="Metres a pixel of sources that have no coordinate system to tell them, for "
+            "--gsd, --size and the columns width_m and height_m."
+        ),
+    ] = None,
     nodata_fill: Annotated[
         str, typer.Option(help="What the model sees for nodata: grey, black, mean or nearest.")
     ] = "grey",
@@ -98,7 +105,8 @@ def predict(
         str | None,
         typer.Option(
             help="Least and most metres of the longer side of a class's boxes, on scenes with a "
-            "coordinate system: vehicle=3.5:20,ship=8: drops smaller and larger ones of these two."
+            "coordinate system or --source-gsd: vehicle=3.5:20,ship=8: drops smaller and larger "
+            "ones of these two."
         ),
     ] = None,
     format: Annotated[
@@ -181,6 +189,7 @@ def predict(
         bands=numbers(bands),
         scaling=None if scaling is None else parse_scaling(scaling),
         gsd=None if gsd is None else parse_gsd(gsd),
+        source_gsd=source_gsd,
         nodata_fill=nodata_fill,  # type: ignore[arg-type]
         memory_limit=None if memory_limit is None else parse_size(memory_limit),
         classes=listed(classes),

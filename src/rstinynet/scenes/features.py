@@ -33,6 +33,8 @@ class Header:
     """Coordinate system of the scene; None where it has none."""
     transform: Affine | None
     """Pixels to `crs`; None where the scene has no place on the ground."""
+    source_gsd: float | None = None
+    """Metres a pixel, as given for a scene that does not say them."""
     image_id: int = 1
     """In the COCO results."""
 
@@ -45,10 +47,11 @@ class Header:
 def columns(found: Detections, header: Header, *, first_id: int = 1) -> Columns:
     """The attributes, each (N,), ten characters at most so that any format can hold their names.
 
-    `det_id` counts from `first_id`; width_m and height_m are NaN without a CRS.
+    `det_id` counts from `first_id`; width_m and height_m are NaN without a CRS
+    and without `source_gsd`.
     """
     n = len(found)
-    width, height = georef.sizes_m(found.boxes, header.transform, header.crs)
+    width, height = georef.sizes_m(found.boxes, header.transform, header.crs, header.source_gsd)
     names = np.array(header.class_names, dtype=object)
     pixels = found.boxes.astype(np.float64)
     return {

@@ -6,6 +6,7 @@ corner goes through the full affine, so rotated and south-up scenes are right to
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -110,24 +111,28 @@ def has_metres(transform: Affine | None, crs: CRS | None) -> bool:
 
 
 def sizes_m(
-    boxes_xyxy: Float32Array, transform: Affine | None, crs: CRS | None
+    boxes_xyxy: Float32Array,
+    transform: Affine | None,
+    crs: CRS | None,
+    gsd_m: float | None = None,
 ) -> tuple[Float64Array, Float64Array]:
     """Width and height (N,) of the boxes on the ground, metres, along the image's x and y.
 
-    Geodesic where the CRS leads to longitude and latitude, else by the CRS's own unit; NaN
-    without a CRS, and for degrees that do not lead there (`has_metres`).
+    Geodesic where the CRS leads to longitude and latitude, else by the CRS's own unit. Without a
+    CRS, and for degrees that do not lead there (`has_metres`), by `gsd_m` metres a pixel; NaN
+    where that is not known either.
     """
-    n = len(boxes_xyxy)
-    if transform is None or crs is None or not n:
-        unknown = np.full(n, np.nan)
-        return unknown, unknown.copy()
+    pixels_m = math.nan if gsd_m is None else gsd_m
+    sides = (boxes_xyxy[:, 2:].astype(np.float64) - boxes_xyxy[:, :2]) * pixels_m
+    if transform is None or crs is None or not len(boxes_xyxy):
+        return sides[:, 0], sides[:, 1]
     points = corners(boxes_xyxy, transform)
     middles = (points + np.roll(points, -1, axis=1)) / 2  # top, right, bottom, left
     try:
         lonlat = to_lonlat(middles, crs)
     except ProjError:
         if crs.is_geographic:
-            return np.full(n, np.nan), np.full(n, np.nan)
+            return sides[:, 0], sides[:, 1]
         unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
         lengths = np.hypot(*np.moveaxis(middles[:, [3, 0]] - middles[:, [1, 2]], -1, 0)) * unit
         return lengths[:, 0], lengths[:, 1]

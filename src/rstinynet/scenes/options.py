@@ -61,6 +61,8 @@ class PredictOptions:
     """How values become 8-bit, also those that are 8-bit already."""
     gsd: float | Literal["weights"] | None = None
     """Metres a pixel to read a scene at; "weights" for the nearest that they were trained at."""
+    source_gsd: float | None = None
+    """Metres a pixel of a source that has no coordinate system to tell them."""
     nodata_fill: Fill = "grey"
     """What pixels without data look like to the model."""
     memory_limit: int | None = None
@@ -84,6 +86,8 @@ class PredictOptions:
             raise UsageError(f"nodata_fill must be of {known}, not {self.nodata_fill!r}")
         if self.gsd != "weights" and self.gsd is not None and not 0 < self.gsd < math.inf:
             raise UsageError(f"gsd must be over 0, in metres a pixel, not {self.gsd}")
+        if self.source_gsd is not None and not 0 < self.source_gsd < math.inf:
+            raise UsageError(f"source_gsd must be over 0, in metres a pixel, not {self.source_gsd}")
         for name, size in (self.sizes or {}).items():
             try:
                 least, most = map(float, size)

@@ -67,13 +67,15 @@ class Scene:
         scaling: Scaling | None = None,
         stretch_bytes: bool = False,
         gsd: float | tuple[float, float] | None = None,
+        source_gsd: float | None = None,
         fill: Fill = "grey",
     ) -> None:
         """Open `source`; `bands` count from 1: three, or one that is repeated.
 
         `scaling` leaves 8-bit values alone unless `stretch_bytes`. With `gsd` the scene is read at
-        so many metres a pixel; with two values, only where its own are outside of them. Raises
-        DataError where it cannot be read, UsageError for bands that it does not have.
+        so many metres a pixel; with two values, only where its own are outside of them. Its own
+        are `source_gsd` where it does not say them. Raises DataError where it cannot be read,
+        UsageError for bands that it does not have.
         """
         self.source: Source = (
             ArraySource(source) if isinstance(source, np.ndarray) else RasterSource(source)
@@ -85,6 +87,8 @@ class Scene:
             )
         self.full_size = (self.source.width, self.source.height)
         """Width and height in the source's own pixels."""
+        self.source_gsd = source_gsd
+        """Metres a pixel of a source that does not say its own."""
         self.width, self.height = self._size(gsd)
         self._fill = fill
         self.bands = self._checked(bands)
@@ -141,7 +145,7 @@ class Scene:
         width, height = self.full_size
         if gsd is None:
             return width, height
-        own = ground_px(self.source)
+        own = ground_px(self.source, self.source_gsd)
         low, high = gsd if isinstance(gsd, tuple) else (gsd, gsd)
         factors = [at / min(max(at, low), high) for at in own]
         return max(1, round(width * factors[0])), max(1, round(height * factors[1]))
@@ -209,15 +213,18 @@ class Scene:
         return low, high
 
 
-def ground_px(source: Source) -> tuple[float, float]:
+def ground_px(source: Source, source_gsd: float | None = None) -> tuple[float, float]:
     """Ground sampling distance along x and y at the middle of the scene, metres, by geodesic.
 
-    Raises UsageError for a source without a coordinate system that leads to metres.
+    `source_gsd` is that of a source without a coordinate system that leads to metres; UsageError
+    where it is None there.
     """
     if not georef.has_metres(source.transform, source.crs):
+        if source_gsd is not None:
+            return source_gsd, source_gsd
         raise UsageError(
             f"{source.name} has no coordinate system that leads to metres, so its ground sampling "
-            "distance is not known: use --scale instead of --gsd"
+            "distance is not known: give it by --source-gsd, or use --scale instead of --gsd"
         )
     span = 16.0
     x, y = source.width / 2, source.height / 2

@@ -60,6 +60,8 @@ class Result:
     """Coordinate system of the source; None where it has none."""
     transform: Affine | None
     """Pixels to `crs`; None where the source has no place on the ground."""
+    source_gsd: float | None
+    """Metres a pixel, as given for a source that does not say them."""
     notes: tuple[str, ...]
     """What the user should know about the source."""
     open_scene: Callable[[], Scene]
@@ -97,6 +99,7 @@ class Result:
             category_ids=self.category_ids,
             crs=self.crs,
             transform=self.transform,
+            source_gsd=self.source_gsd,
             image_id=image_id,
         )
 

@@ -121,6 +121,7 @@ def predict(
             size=scene.full_size,
             crs=scene.source.crs,
             transform=scene.source.transform,
+            source_gsd=options.source_gsd,
             notes=(*scene.source.notes, *memory.exceeded(options.memory_limit)),
             open_scene=opener(detector, source, options),
         )
@@ -144,7 +145,9 @@ def open_to_search(
 ) -> Scene:
     """The source at the resolution and with the filling of a search."""
     open_scene = opener(detector, source, options)
-    return open_scene(gsd=options.used_gsd(detector), fill=options.nodata_fill)
+    return open_scene(
+        gsd=options.used_gsd(detector), source_gsd=options.source_gsd, fill=options.nodata_fill
+    )
 
 
 @dataclass(slots=True)
@@ -167,10 +170,11 @@ class Search:
         wanted = wanted_labels(detector.names, options.classes)
         limits = size_limits(detector.names, options.sizes)
         source = scene.source
-        if limits is not None and not georef.has_metres(source.transform, source.crs):
+        metres = georef.has_metres(source.transform, source.crs) or options.source_gsd is not None
+        if limits is not None and not metres:
             raise UsageError(
                 f"{source.name} has no coordinate system that leads to metres, so the sizes of its "
-                "objects are not known: leave --size out"
+                "objects are not known: give metres a pixel by --source-gsd, or leave --size out"
             )
         return cls(detector, scene, options, wanted, limits)
 
@@ -273,7 +277,8 @@ class Search:
         if self.limits is None or not len(found):
             return found
         source = self.scene.source
-        longer = np.maximum(*georef.sizes_m(found.boxes, source.transform, source.crs))
+        sides = georef.sizes_m(found.boxes, source.transform, source.crs, self.options.source_gsd)
+        longer = np.maximum(*sides)
         least, most = self.limits[found.labels].T
         return found[(longer >= least) & (longer <= most)]
 
