@@ -51,7 +51,14 @@ def _blobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Detector, "load", lambda *args, **options: BlobDetector())
 
 
-def scene(path: Path, *, epsg: int | None = 32611, objects: int = 1, east: float = 664000) -> Path:
+def scene(
+    path: Path,
+    *,
+    epsg: int | None = 32611,
+    objects: int = 1,
+    east: float = 664000,
+    crs: str | None = None,
+) -> Path:
     """A scene of 120 by 100 pixels of 0.3 m; object i is at x 10 + 20 i, y 20, 8 by 6 pixels."""
     image = np.full((100, 120, 3), 30, np.uint8)
     for i in range(objects):
@@ -60,7 +67,7 @@ def scene(path: Path, *, epsg: int | None = 32611, objects: int = 1, east: float
     if epsg is None:
         cv2.imwrite(str(path), image)
         return path
-    place = {"crs": f"EPSG:{epsg}", "transform": Affine(0.3, 0, east, 0, -0.3, 4e6)}
+    place = {"crs": crs or f"EPSG:{epsg}", "transform": Affine(0.3, 0, east, 0, -0.3, 4e6)}
     profile = {"driver": "GTiff", "width": 120, "height": 100, "count": 3, "dtype": "uint8"}
     with rasterio.open(path, "w", **profile, **place) as file:
         file.write(image.transpose(2, 0, 1))
@@ -159,6 +166,59 @@ def test_scenes_without_any_place_merge_in_pixels_with_a_note(
     meta, shapes, _ = read(merged)
     assert meta["crs"] is None
     np.testing.assert_allclose(shapely.bounds(shapes), [[10, 20, 18, 26]] * 2)
+
+
+@pytest.mark.parametrize(("asked", "made"), [("ALL.SHP", "ALL.shp"), ("ALL.GPKG", "ALL.GPKG")])
+def test_a_merged_files_suffix_may_be_in_capitals(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: str, made: str
+) -> None:
+    arguments = ["--out", str(tmp_path / "o"), "--merged", str(tmp_path / asked), "--json"]
+    assert run(["predict", str(two), *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["merged"] == str(tmp_path / made)
+    assert len(read(tmp_path / made)[1]) == 3
+
+
+SITE = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+
+
+def test_a_scene_in_a_sites_own_system_stays_out_of_what_others_share(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene(two / "site.tif", crs=SITE)
+    for kind in (["--merged", str(tmp_path / "all.gpkg")], ["--grid", "10"]):
+        out = tmp_path / kind[0].strip("-")
+        assert run(["predict", str(two), "--out", str(out), *kind, "--json"]) == 3
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)["failed"] == 1
+        assert "no way leads from the coordinate system of" in " ".join(shown.err.split())
+    assert len(read(tmp_path / "all.gpkg")[1]) == 3
+    # Alone it is no trouble.
+    alone = ["predict", str(two / "site.tif"), "--out", str(tmp_path / "alone"), "--grid", "10"]
+    assert run([*alone, "--merged", str(tmp_path / "site.csv")]) == 0
+    assert len((tmp_path / "site.csv").read_text().splitlines()) == 2
+
+
+def test_the_file_of_zones_is_never_written_over(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zones = tmp_path / "out" / "counts_zones.gpkg"
+    zones.parent.mkdir()
+    pyogrio.raw.write(
+        str(zones),
+        geometry=shapely.to_wkb(np.array([shapely.box(664000, 399990, 664010, 4000000)])),
+        field_data=[],
+        fields=np.array([], object),
+        geometry_type="Polygon",
+        crs="EPSG:32611",
+        driver="GPKG",
+    )
+    before = zones.read_bytes()
+    arguments = ["predict", str(two), "--zones", str(zones)]
+    for more in (["--out", str(zones.parent)], ["--out", str(tmp_path), "--merged", str(zones)]):
+        assert run([*arguments, *more]) == 2
+        assert "is the file of zones itself" in " ".join(capsys.readouterr().err.split())
+        assert zones.read_bytes() == before
+        assert not list(tmp_path.glob("**/*_detections*"))
 
 
 def test_no_scene_done_leaves_no_merged_file(

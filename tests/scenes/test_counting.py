@@ -209,11 +209,36 @@ def test_a_cell_of_no_size_is_refused(size: float) -> None:
         Grid(size, UTM)
 
 
-def test_a_grid_of_too_many_cells_is_refused(tmp_path: Path) -> None:
-    grid = Grid(0.01, UTM, (WEST, NORTH - 1000, WEST + 1000, NORTH))
+def test_a_grid_of_too_many_cells_is_refused_before_the_search() -> None:
     with pytest.raises(UsageError, match="choose larger cells"):
-        grid.write(tmp_path / "g.tif")
-    assert list(tmp_path.iterdir()) == []
+        Grid(0.01, UTM, (WEST, NORTH - 1000, WEST + 1000, NORTH))
+
+
+@pytest.mark.parametrize("epsg", [3857, 3395, 3832])
+def test_a_grid_is_not_made_in_systems_that_stretch_areas(epsg: int) -> None:
+    x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(9.0, 60.0)
+    crs = CRS.from_epsg(epsg)
+    assert density.projected(crs, (x, y, x + 900, y + 900)).to_epsg() == 32632
+    for kept in (32632, 3035, 6933):
+        x, y = Transformer.from_crs(4326, kept, always_xy=True).transform(9.0, 60.0)
+        same = CRS.from_epsg(kept)
+        assert density.projected(same, (x, y, x + 900, y + 900)) == same
+
+
+def test_counting_in_a_sites_own_system(tmp_path: Path) -> None:
+    site = CRS.from_wkt('LOCAL_CS["site grid",UNIT["metre",1]]')
+    extent = (0.0, 0.0, 100.0, 100.0)
+    counting = Counting(CountOptions(grid_m=50), site, extent)
+    counting.add(
+        places.Places(np.array([[10.0, 60.0]]), np.array(["car"], object), np.ones(1)), site
+    )
+    with rasterio.open(counting.write(tmp_path / "c")["grid"]) as file:
+        assert file.read(1).tolist() == [[400, 0], [0, 0]]
+    with pytest.raises(UsageError, match="H3 cells need longitude"):
+        Counting(CountOptions(h3=8), site, extent)
+    moon = CRS.from_user_input("IAU_2015:30100")
+    with pytest.raises(UsageError, match="a grid needs metres"):
+        Counting(CountOptions(grid_m=50), moon, extent)
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".parquet"])

@@ -106,3 +106,14 @@ def test_the_real_model_runs_and_its_source_is_left_as_it_was() -> None:
     assert len(found) == 5
     assert model.training
     assert not detector.model.training
+
+
+def test_a_scale_that_leaves_nothing_of_a_fixed_size_is_refused(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(detector.backend), "side", 64)
+    image = np.zeros((96, 96, 3), np.uint8)
+    assert len(detector.detect(image, scale=2)) == 0
+    for scale in (2.1, (1, 4)):
+        with pytest.raises(UsageError, match="choose a scale of at most 2"):
+            detector.detect(image, scale=scale)

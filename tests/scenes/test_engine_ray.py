@@ -222,6 +222,38 @@ def test_scenes_given_out_early_are_read_at_the_resolution_of_the_search(
             assert same(spread.detections, alone)
 
 
+def test_scenes_that_were_begun_wait_for_their_turn(
+    blobs: Detector, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.tif"
+    other.write_bytes(scene.read_bytes())
+    given: list[str] = []
+    give = RayEngine._give
+
+    def noted(self: RayEngine, source: Any, *args: Any) -> Any:
+        given.append(str(source))
+        return give(self, source, *args)
+
+    monkeypatch.setattr(RayEngine, "_give", noted)
+    alone = stream.predict(blobs, scene, OPTIONS).detections
+    for begun, early in (([], True), ([str(other)], False)):
+        given.clear()
+        with RayEngine(blobs) as engine:
+            engine.announce([scene, other], OPTIONS, begun=begun)
+            spread = stream.predict(blobs, scene, OPTIONS, engine=engine)
+            assert same(spread.detections, alone)
+        assert (str(other) in given) is early
+
+
+def test_a_scene_goes_on_though_what_waits_of_others_fills_the_workers(
+    blobs: Detector, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = stream.predict(blobs, scene, OPTIONS).detections
+    with RayEngine(blobs) as engine:
+        monkeypatch.setattr(RayEngine, "_room", lambda self, pending: False)
+        assert same(stream.predict(blobs, scene, OPTIONS, engine=engine).detections, alone)
+
+
 def test_refusals(
     detector: Detector,
     monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import resource
 import subprocess
@@ -389,6 +390,55 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"rs-tinynet\[geo\]"):
         create("parquet", header(), tmp_path / "a.parquet")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_sites_own_system_needs_no_degrees(tmp_path: Path) -> None:
+    head = header(crs=CRS.from_wkt('LOCAL_CS["site grid",UNIT["metre",1]]'))
+    with pytest.raises(UsageError, match=r"no way leads.*GeoJSON"):
+        writers.check("geojson", "a.tif", head.crs)
+    with writers.create(tmp_path / "a.csv", "csv", head) as file:
+        file.add(detections(3))
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert len(rows) == 3
+    assert "lon" not in rows[0]
+    assert float(rows[0]["width_m"]) > 0
+
+
+@pytest.mark.parametrize("suffix", [".GPKG", ".FGB", ".PARQUET"])
+def test_suffixes_may_be_in_capitals(suffix: str, tmp_path: Path) -> None:
+    kind = next(kind for kind, own in writers.SUFFIXES.items() if own == suffix.lower())
+    path = tmp_path / f"A{suffix}"
+    with writers.create(path, kind, header()) as file:
+        file.add(detections(3))
+    count = (
+        len(read_parquet(path)[1])
+        if kind == "parquet"
+        else len(pyogrio.raw.read(path, layer="detections")[2])
+    )
+    assert count == 3
+
+
+def test_degrees_beyond_the_dateline_come_back(tmp_path: Path) -> None:
+    # A scene in degrees that begins east of Fiji and goes on to 180.001.
+    beyond = Affine(1e-5, 0, 179.9995, 0, -1e-5, -17)
+    head = header(crs=CRS.from_epsg(4326), transform=beyond)
+    boxes = np.array([[0, 0, 9, 9], [48, 0, 53, 9], [70, 0, 80, 9]], np.float32)
+    found = Detections(boxes, np.full(3, 0.5, np.float32), np.zeros(3, np.int64))
+    with (
+        pytest.warns(UserWarning, match="1 objects lie across"),
+        writers.create(tmp_path / "a.geojson", "geojson", head) as file,
+    ):
+        file.add(found)
+    made = [one["geometry"] for one in json.loads((tmp_path / "a.geojson").read_text())["features"]]
+    assert [shape["type"] for shape in made] == ["Polygon", "MultiPolygon", "Polygon"]
+    east = np.array(made[2]["coordinates"][0])[:, 0]
+    np.testing.assert_allclose([east.min(), east.max()], [-179.9998, -179.9997], atol=1e-7)
+    with writers.create(tmp_path / "a.csv", "csv", head) as file:
+        file.add(found)
+    lon = [
+        float(row["lon"]) for row in csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
+    ]
+    np.testing.assert_allclose(lon, [179.999545, -179.999995, -179.99975], atol=1e-6)
 
 
 def test_geojson_counts_as_csv_does(tmp_path: Path) -> None:

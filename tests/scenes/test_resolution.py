@@ -13,7 +13,7 @@ import rasterio
 from affine import Affine
 from rasterio.enums import Resampling
 
-from rstinynet.errors import UsageError
+from rstinynet.errors import DataError, UsageError
 from rstinynet.model.weights import Scaling
 from rstinynet.scenes import georef
 from rstinynet.scenes.detector import Detector
@@ -271,6 +271,42 @@ def test_metres_a_pixel_can_be_given_to_a_picture(
     for wrong in (0.0, -1.0, float("nan"), np.inf):
         with pytest.raises(UsageError, match="source_gsd must be over 0"):
             PredictOptions(source_gsd=wrong)
+
+
+def test_an_array_is_read_at_another_resolution(detector: Detector, paint: Paint) -> None:
+    image = paint(240, 336, BLOBS)
+    how: dict[str, Any] = {"tile": 64, "overlap": 48, "source_gsd": 0.5}
+    for gsd, off in ((0.25, 0.3), (1.0, 0.6)):
+        found = by_place(detector.predict(image, gsd=gsd, **how).boxes.xyxy)
+        np.testing.assert_allclose(found, by_place(np.array(BLOBS)), atol=off)
+    noise = np.random.default_rng(0).integers(0, 60000, (240, 320, 4), dtype=np.uint16)
+    for gsd, size in ((1.25, (96, 128)), (0.2, (600, 800))):
+        with Scene(noise, gsd=gsd, source_gsd=0.5, bands=(4, 2, 1)) as scene:
+            everything = scene.read(whole(scene.width, scene.height)).image
+            part = scene.read(Window(32, 20, 64, 48, (0, 0, 1, 1))).image
+        assert everything.shape == (*size, 3)
+        difference = np.abs(part.astype(int) - everything[20:68, 32:96].astype(int))
+        assert difference.max() <= 1
+    flat = np.full((50, 40), 7.5, np.float32)
+    with Scene(flat, gsd=0.3, source_gsd=0.5) as scene:
+        values, _ = scene.source.resampled((3.2, 4.1, 30.7, 44.6), (61, 33), (1,))
+    np.testing.assert_array_equal(values, np.full((1, 61, 33), 7.5, np.float32))
+
+
+def test_metres_of_the_wrong_system_are_named(
+    detector: Detector, paint: Paint, write_tiff: Writer, tmp_path: Path
+) -> None:
+    # Metres of UTM, said to be degrees.
+    path = write_tiff(
+        tmp_path / "a.tif",
+        paint(240, 336, BLOBS),
+        crs="EPSG:4326",
+        transform=Affine(0.5, 0, 664000, 0, -0.5, 4e6),
+    )
+    for how in ({"gsd": 0.5}, {"sizes": {"car": (1, np.inf)}}):
+        with pytest.raises(DataError, match=r"no place in its coordinate system WGS 84"):
+            detector.predict(path, **how)
+    assert len(detector.predict(path)) == 4
 
 
 def test_sizes_are_read_from_text() -> None:

@@ -34,6 +34,18 @@ def test_what_gives_no_scene_is_refused_and_the_rest_kept(tmp_path: Path) -> Non
         assert word in str(found.refused[str(tmp_path / name)])
 
 
+def test_pictures_that_an_earlier_run_drew_are_no_sources(tmp_path: Path) -> None:
+    kept = ["a.png", "a.tif", "b.jpg", "lonely_detections.png"]
+    drawn = ["a_png_detections.png", "a_tif_detections_closeups.png", "b_detections.png"]
+    drawn += ["b_2_detections.png", f"{tmp_path.name}_b_jpg_detections.png"]
+    for name in (*kept, *drawn):
+        (tmp_path / name).touch()
+    for source in (tmp_path, f"{tmp_path}/*.*"):
+        assert [Path(scene).name for scene in sources.listing([source]).scenes] == kept
+    named = tmp_path / "b_detections.png"
+    assert sources.listing([named]).scenes == [named]
+
+
 def test_a_text_file_lists_scenes_seen_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b.tif").touch()

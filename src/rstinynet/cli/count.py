@@ -61,13 +61,14 @@ def count(
     wanted = None if classes is None else [name.strip() for name in classes.split(",")]
     crs = places.system(found)
     counting = Counting(options, crs, None if grid is None else _extent(found))
+    stem = (out or found.parent) / found.stem
+    counting.files(stem)
     totals: dict[str, int] = {}
     for part in places.read(found):
         kept = part.of(wanted, conf)
         counting.add(kept, crs)
         for name in kept.names.tolist():
             totals[name] = totals.get(name, 0) + 1
-    stem = (out or found.parent) / found.stem
     files = counting.write(stem, wanted or sorted(totals))
     report(counting, files)
     if json:

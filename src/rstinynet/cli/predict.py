@@ -173,7 +173,7 @@ def predict(
     console = Console(stderr=True)
     formats = listed(format)
     if merged is not None:
-        merging.kind_of(merged)
+        merged = merging.named(merged)
         formats = formats or []
     for one in formats or ():
         if one not in FORMATS:
@@ -224,18 +224,22 @@ def predict(
         fail(refusal, named)
     by = CountOptions(zones=zones, grid_m=grid, h3=h3)
     counting = Counting(by, *survey(listing.scenes)) if by.any else None
+    if counting is not None:
+        counting.files(out / "counts")
+        if counting.zones is not None and merged is not None:
+            counting.zones.refuse(merged)
     counts: dict[str, Path] = {}
     said: list[Any] = []
     finished: list[Path] = []
+    names = sources.names(listing.scenes)
+    pairs = zip(listing.scenes, names, strict=True)
+    begun = [str(path) for path, n in pairs if Output(folder=out, name=n).ledger.exists()]
     with ExitStack() as stack:
         spread = engine_of(engine, detector, address=ray_address, workers=workers)
         if spread is not None:
-            stack.enter_context(spread).announce(listing.scenes, options)
-        names = sources.names(listing.scenes)
+            stack.enter_context(spread).announce(listing.scenes, options, begun=begun)
         searcher: Engine | None = spread
         if spread is None and detector.batch > 1 and len(listing.scenes) > 1:
-            pairs = zip(listing.scenes, names, strict=True)
-            begun = [str(path) for path, n in pairs if Output(folder=out, name=n).ledger.exists()]
             searcher = BorderEngine(detector, listing.scenes, options, begun=begun)
         whole = None
         if merged is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from pyproj import CRS
 
 from rstinynet.errors import UsageError
-from rstinynet.scenes import features
+from rstinynet.scenes import features, georef
 from rstinynet.scenes.density import Grid, Hexagons, projected
 from rstinynet.scenes.features import Header
 from rstinynet.scenes.places import Places
@@ -52,6 +52,11 @@ class Counting:
                 "a grid or H3 cells need objects with a coordinate system: count by --zones in "
                 "pixels, or give the scenes a place on the ground (`gdal_translate -a_srs`)"
             )
+        if options.h3 is not None and crs is not None and not georef.leads(crs, georef.WGS84):
+            raise UsageError(
+                f"H3 cells need longitude and latitude, to which no way leads from {crs.name}: "
+                "count by --grid or --zones"
+            )
         self._crs = crs
         self.zones = None if options.zones is None else Zones(options.zones)
         self.hexagons = None if options.h3 is None else Hexagons(options.h3)
@@ -86,20 +91,42 @@ class Counting:
             self.add(Places(xy, names[found.labels], found.scores.astype(np.float64)), crs)
 
     def check(self, source: Source) -> None:
-        """UsageError for a scene without a CRS among others that have one, before its search."""
+        """UsageError for a scene that cannot be counted among the others, before its search."""
         if self._crs is None:
             return
         with Scene(source) as scene:
-            if scene.source.crs is None:
-                raise UsageError(f"{source} has no coordinate system, which counting needs")
+            crs = scene.source.crs
+        if crs is None:
+            raise UsageError(f"{source} has no coordinate system, which counting needs")
+        needed = {
+            "the zones'": None if self.zones is None else self.zones.crs,
+            "the grid's": None if self.grid is None else self.grid.crs,
+            "H3's": None if self.hexagons is None else georef.WGS84,
+        }
+        for whose, target in needed.items():
+            if target is not None and not georef.leads(crs, target):
+                raise UsageError(
+                    f"no way leads from the coordinate system of {source} to {whose} "
+                    f"({target.name}), so its objects cannot be counted: search it apart"
+                )
+
+    def files(self, stem: Path) -> dict[str, Path]:
+        """The files that `write` makes, by kind. UsageError where one is the file of zones."""
+        parts = {"zones": self.zones, "grid": self.grid, "h3": self.hexagons}
+        files = {
+            kind: stem.with_name(f"{stem.name}_{kind}{'.tif' if kind == 'grid' else '.gpkg'}")
+            for kind, part in parts.items()
+            if part is not None
+        }
+        if self.zones is not None:
+            for path in files.values():
+                self.zones.refuse(path)
+        return files
 
     def write(self, stem: Path, classes: Sequence[str] = ()) -> dict[str, Path]:
         """Write what was asked for, into files whose names begin with `stem`."""
-        files: dict[str, Path] = {}
-        parts = {"zones": self.zones, "grid": self.grid, "h3": self.hexagons}
-        for kind, part in parts.items():
+        files = self.files(stem)
+        for kind, part in (("zones", self.zones), ("grid", self.grid), ("h3", self.hexagons)):
             if part is not None:
-                suffix = ".tif" if kind == "grid" else ".gpkg"
-                files[kind] = stem.with_name(f"{stem.name}_{kind}{suffix}")
                 part.write(files[kind], classes)
         return files

@@ -17,9 +17,10 @@ import pyogrio.raw
 import rasterio
 import shapely
 from affine import Affine
-from pyproj import CRS
+from pyproj import CRS, Proj
 from pyproj.aoi import AreaOfInterest
 from pyproj.database import query_utm_crs_info
+from pyproj.exceptions import ProjError
 from rasterio.windows import Window
 
 from rstinynet.errors import UsageError
@@ -33,6 +34,8 @@ MOST_CELLS = 400_000_000
 """Most cells of a raster, a band."""
 EQUAL_AREA = CRS.from_epsg(6933)
 """For what is wider than a UTM zone."""
+MOST_STRETCHED = 0.02
+"""Most by which a projection may stretch areas for its cells to be square metres of the ground."""
 _ZONE_DEGREES = 6
 _ROWS = 256
 
@@ -50,6 +53,7 @@ class Grid:
         self._size = size_m / unit
         self._counts: Counter[tuple[int, int, str]] = Counter()
         self._extent = extent
+        self._check(self._cells())
 
     def add(self, places: Places, crs: CRS) -> None:
         """Count these objects, in `crs`."""
@@ -65,12 +69,8 @@ class Grid:
         seen = {name for _, _, name in self._counts}
         names = [*classes, *sorted(seen - set(classes))]
         left, bottom, right, top = self._cells()
+        self._check((left, bottom, right, top))
         width, height = right - left, top - bottom
-        if width * height > MOST_CELLS:
-            raise UsageError(
-                f"a grid of {self.size_m:g} m has {width} by {height} cells here, over "
-                f"{MOST_CELLS}: choose larger cells, or --h3"
-            )
         rows = np.array([top - 1 - y for _, y, _ in self._counts], np.int64)
         columns = np.array([x - left for x, _, _ in self._counts], np.int64)
         bands = np.array([names.index(name) + 1 for _, _, name in self._counts], np.int64)
@@ -108,6 +108,16 @@ class Grid:
                 np.add.at(block, (bands[here], *at), values[here])
                 np.add.at(block[0], at, values[here])
                 file.write(block, window=Window(0, start, width, deep))
+
+    def _check(self, cells: tuple[int, int, int, int]) -> None:
+        """UsageError for more cells than a raster should have."""
+        left, bottom, right, top = cells
+        width, height = right - left, top - bottom
+        if width * height > MOST_CELLS:
+            raise UsageError(
+                f"a grid of {self.size_m:g} m has {width} by {height} cells here, over "
+                f"{MOST_CELLS}: choose larger cells, or --h3"
+            )
 
     def _cells(self) -> tuple[int, int, int, int]:
         """Left, bottom, right and top of the raster, in cells."""
@@ -183,14 +193,22 @@ class Hexagons:
 def projected(crs: CRS, extent: Bounds) -> CRS:
     """A system whose unit is a length on the ground, for what lies in `extent` of `crs`.
 
-    `crs` itself, unless it is geographic or Web Mercator: then the UTM zone of the middle, or the
-    equal-area EPSG:6933 where the extent is wider than a zone.
+    `crs` itself, unless it is geographic or stretches areas there by more than a fiftieth, as
+    Mercator's do: then the UTM zone of the middle, or the equal-area EPSG:6933 where the extent is
+    wider than a zone. A site's own system that leads to no longitude stays as it is; UsageError
+    for degrees that lead to none.
     """
-    if crs.is_projected and crs.to_epsg() != 3857:
+    if not georef.leads(crs, georef.WGS84):
+        if crs.is_geographic:
+            raise UsageError(
+                f"a grid needs metres, to which no way leads from {crs.name}: count by --zones"
+            )
         return crs
     x0, y0, x1, y1 = extent
     corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)
-    lonlat = georef.to_lonlat(corners, crs)
+    lonlat = georef.to_crs(corners, crs, georef.WGS84)
+    if crs.is_projected and _keeps_areas(crs, lonlat):
+        return crs
     (west, south), (east, north) = lonlat.min(axis=0), lonlat.max(axis=0)
     if east - west > _ZONE_DEGREES or max(abs(south), abs(north)) > 80:
         return EQUAL_AREA
@@ -198,6 +216,15 @@ def projected(crs: CRS, extent: Bounds) -> CRS:
     area = AreaOfInterest(lon, lat, lon, lat)
     known = query_utm_crs_info(datum_name="WGS 84", area_of_interest=area)
     return CRS.from_authority(known[0].auth_name, known[0].code) if known else EQUAL_AREA
+
+
+def _keeps_areas(crs: CRS, lonlat: npt.NDArray[np.float64]) -> bool:
+    """Whether areas at these places (N, 2) are those on the ground to a fiftieth."""
+    try:
+        scale = np.asarray(Proj(crs).get_factors(*lonlat.T).areal_scale)
+    except ProjError:  # of a projection that PROJ knows no factors of
+        return True
+    return bool((np.abs(scale - 1) < MOST_STRETCHED).all())
 
 
 def _hexagon(ring: list[tuple[float, float]]) -> Any:

@@ -18,6 +18,7 @@ from rstinynet.evaluate.calibration import tempered
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, RuntimeOptions
 from rstinynet.runtime.opening import open_model
+from rstinynet.scenes.options import LEAST_TILE
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.stream import DEFAULT_IOU, DEFAULT_MAX_DET, PredictOptions, predict
 from rstinynet.scenes.views import agreed, check_views, scales_of, seen, unseen
@@ -136,8 +137,13 @@ class Detector:
             ]
         factor, side = scales[0], self.backend.side
         if side is not None and round(max(height, width) * factor) > side:
+            if side / factor < LEAST_TILE:
+                raise UsageError(
+                    f"at a scale of {factor:g} this model's {side} pixels show less than "
+                    f"{LEAST_TILE} of the image: choose a scale of at most {side / LEAST_TILE:g}"
+                )
             tiled = PredictOptions(
-                conf=conf, iou=iou, max_det=max_det, scale=factor, tile=max(32, int(side / factor))
+                conf=conf, iou=iou, max_det=max_det, scale=factor, tile=int(side / factor)
             )
             found = (predict(self, image, tiled).detections for image in images)
             return [one.sorted_by_score()[:max_det] for one in found]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
@@ -97,9 +97,19 @@ class RayEngine:
                 self._ray.shutdown()
         self._further = iter(())
 
-    def announce(self, scenes: Sequence[Source], options: PredictOptions) -> None:
-        """Say which scenes will be searched, in order, so that none leaves workers idle."""
+    def announce(
+        self,
+        scenes: Sequence[Source],
+        options: PredictOptions,
+        *,
+        begun: Collection[str] = (),
+    ) -> None:
+        """Say which scenes will be searched, in order, so that none leaves workers idle.
+
+        Those of `begun` have a ledger to ask, and are given out only when their turn comes.
+        """
         self._upcoming = [(scene, options) for scene in scenes]
+        self._begun = set(begun)
         self._further = self._next_scenes()
 
     def finished(
@@ -119,7 +129,8 @@ class RayEngine:
         pending: deque[_Task] = deque()
         more = True
         while more or pending:
-            while more and self._room(pending):
+            # One task of this scene at least, whatever waits of the next ones.
+            while more and (not pending or self._room(pending)):
                 group = next(groups, None)
                 if group is None:
                     more = False

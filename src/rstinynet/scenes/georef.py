@@ -72,6 +72,25 @@ def to_crs(points: Float64Array, crs: CRS, target: CRS) -> Float64Array:
     return np.stack([x, y], axis=-1)
 
 
+def leads(crs: CRS, target: CRS) -> bool:
+    """Whether there is a way from one system to the other."""
+    if crs == target:
+        return True
+    try:
+        Transformer.from_crs(crs, target, always_xy=True)
+    except ProjError:
+        return False
+    return True
+
+
+def wrapped(lonlat: Float64Array) -> Float64Array:
+    """Points (..., 2) in degrees with longitudes from -180 to 180, of scenes that go on beyond."""
+    turned = lonlat.copy()
+    beyond = np.abs(turned[..., 0]) > 180
+    turned[..., 0][beyond] = (turned[..., 0][beyond] + 180) % 360 - 180
+    return turned
+
+
 def crossing(lonlat_N42: Float64Array) -> npt.NDArray[np.bool_]:
     """(N,) which boxes, given by their corners in degrees, lie across the 180th meridian."""
     if not len(lonlat_N42):
@@ -103,11 +122,7 @@ def has_metres(transform: Affine | None, crs: CRS | None) -> bool:
     """Whether `sizes_m` knows metres: not of degrees from which no way leads to WGS 84."""
     if transform is None or crs is None:
         return False
-    try:
-        Transformer.from_crs(crs, WGS84, always_xy=True)
-    except ProjError:
-        return not crs.is_geographic
-    return True
+    return leads(crs, WGS84) or not crs.is_geographic
 
 
 def sizes_m(

@@ -11,7 +11,7 @@ from pyproj import CRS
 
 from rstinynet.errors import UsageError
 from rstinynet.model.metadata import WeightsMetadata
-from rstinynet.scenes import writers
+from rstinynet.scenes import georef, writers
 from rstinynet.scenes.features import Header
 from rstinynet.scenes.reader import Scene
 from rstinynet.scenes.result import Result
@@ -42,6 +42,11 @@ class Merged:
                     f"{source} has no coordinate system, which {self.path.name} needs, since other "
                     "scenes have one: search it apart"
                 )
+            if not georef.leads(scene.source.crs, self.crs):
+                raise UsageError(
+                    f"no way leads from the coordinate system of {source} to that of "
+                    f"{self.path.name} ({self.crs.name}): search it apart"
+                )
 
     def add(self, result: Result, *, image_id: int = 1) -> None:
         """Take a scene's objects; the attribute `source` tells which are its own."""
@@ -59,6 +64,11 @@ def kind_of(path: Path) -> str:
             return kind
     known = ", ".join(writers.SUFFIXES.values())
     raise UsageError(f"{path} must end with one of {known}, not {path.suffix or 'nothing'!r}")
+
+
+def named(path: Path) -> Path:
+    """The path as its format has it: a shapefile's parts end in small letters. See `kind_of`."""
+    return path.with_suffix(".shp") if kind_of(path) == "shp" else path
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from rstinynet.suppress import Metric
 if TYPE_CHECKING:
     from rstinynet.scenes.detector import Detector
 
+LEAST_TILE = 32
+"""Pixels of the source that a tile has at least."""
 DEFAULT_OVERLAP = 64
 """Pixels that neighbouring tiles share; at least twice the largest tiny object."""
 DEFAULT_IOU = 0.6
@@ -74,8 +76,8 @@ class PredictOptions:
                 raise UsageError(f"{name} must lie in [0, 1], not {value}")
         if self.max_det < 1:
             raise UsageError(f"max_det must be at least 1, not {self.max_det}")
-        if self.tile is not None and self.tile < 32:
-            raise UsageError(f"tile must be at least 32 pixels, not {self.tile}")
+        if self.tile is not None and self.tile < LEAST_TILE:
+            raise UsageError(f"tile must be at least {LEAST_TILE} pixels, not {self.tile}")
         if self.scale is not None:
             scales_of(self.scale)
         check_views(self.tta)

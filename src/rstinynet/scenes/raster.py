@@ -6,6 +6,7 @@ paths), and holds only the blocks that a window needs.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import rasterio
 from affine import Affine
 from pyproj import CRS
@@ -237,8 +239,29 @@ class ArraySource:
     def resampled(
         self, box: Box, size: tuple[int, int], bands: Sequence[int]
     ) -> tuple[Sampled, Mask | None]:
-        """Not asked for: an array has no place on the ground, so no resolution."""
-        raise UsageError("an array has no ground sampling distance: use scale")
+        """The part `box` (XYXY, pixels, not whole ones) as (C, h, w).
+
+        Averaged where that is coarser, interpolated where it is finer, with the pixels around the
+        part as neighbours.
+        """
+        x0, y0, x1, y1 = box
+        across, down = (x1 - x0) / size[1], (y1 - y0) / size[0]
+        left, top = max(0, math.floor(x0 - across) - 1), max(0, math.floor(y0 - down) - 1)
+        right, bottom = math.ceil(x1 + across) + 1, math.ceil(y1 + down) + 1
+        part = self._array[top:bottom, left:right].astype(np.float32)
+        inner = (x0 - left, y0 - top, min(x1 - left, part.shape[1]), min(y1 - top, part.shape[0]))
+        how = PIL.Image.Resampling.BOX if max(across, down) > 1 else PIL.Image.Resampling.BILINEAR
+        layers = (np.ascontiguousarray(part[..., band - 1]) for band in bands)
+        values = np.stack(
+            [
+                np.asarray(PIL.Image.fromarray(layer).resize(size[::-1], how, inner))
+                for layer in layers
+            ]
+        )
+        if self.dtype.kind in "ui":
+            span = np.iinfo(self.dtype)
+            values = np.clip(np.rint(values), span.min, span.max)
+        return values.astype(self.dtype), None
 
     def files(self) -> tuple[str, ...]:
         return ()

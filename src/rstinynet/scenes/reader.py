@@ -6,6 +6,7 @@ at another resolution than its own; positions go back to its pixels exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,7 +218,7 @@ def ground_px(source: Source, source_gsd: float | None = None) -> tuple[float, f
     """Ground sampling distance along x and y at the middle of the scene, metres, by geodesic.
 
     `source_gsd` is that of a source without a coordinate system that leads to metres; UsageError
-    where it is None there.
+    where it is None there. DataError where the scene lies outside of its own system.
     """
     if not georef.has_metres(source.transform, source.crs):
         if source_gsd is not None:
@@ -230,7 +231,17 @@ def ground_px(source: Source, source_gsd: float | None = None) -> tuple[float, f
     x, y = source.width / 2, source.height / 2
     middle = np.array([[x - span, y - span, x + span, y + span]], np.float32)
     width, height = georef.sizes_m(middle, source.transform, source.crs)
-    return float(width[0]) / (2 * span), float(height[0]) / (2 * span)
+    across, down = float(width[0]) / (2 * span), float(height[0]) / (2 * span)
+    if not (0 < across < math.inf and 0 < down < math.inf):
+        assert source.transform is not None
+        assert source.crs is not None
+        at = georef.to_ground(np.array([x, y]), source.transform).tolist()
+        raise DataError(
+            f"{source.name}: its middle, {at[0]:g}, {at[1]:g}, is no place in its coordinate "
+            f"system {source.crs.name}, which may be the wrong one; assign the right one with "
+            "`gdal_edit.py -a_srs EPSG:...`"
+        )
+    return across, down
 
 
 def _fill_missing(image: UInt8Image, valid: Mask, fill: Fill) -> None:

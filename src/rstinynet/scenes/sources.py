@@ -7,6 +7,7 @@ a line, or STAC: an item, an item collection, a catalog (https://stacspec.org, 1
 from __future__ import annotations
 
 import glob
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ _REMOTE = {
     "gs://": "/vsigs/",
     "az://": "/vsiaz/",
 }
+
+_RESULT = re.compile(r"(.+)_detections(?:_closeups)?\.png", re.IGNORECASE)
+_NUMBERED = re.compile(r"_\d+$")
 
 Source = Path | str
 """A file here, or a GDAL path (`/vsi...`), which is no path to the file system."""
@@ -111,7 +115,8 @@ def _expand(source: str, asset: str | None) -> Iterator[Source | stac.Refused]:
 
 
 def _images_of(folder: Path) -> list[Path]:
-    images = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    every = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    images = _without_results(every)
     if not images:
         raise DataError(
             f"{folder}: the folder has no images ({', '.join(sorted(SUFFIXES))}); images in "
@@ -122,10 +127,34 @@ def _images_of(folder: Path) -> list[Path]:
 
 def _matches(pattern: str) -> list[Path]:
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-    images = [match for match in matches if match.is_file()]
+    images = _without_results([match for match in matches if match.is_file()])
     if not images:
         raise DataError(f"{pattern}: no file matches this pattern; check it and its quotes")
     return images
+
+
+def _without_results(images: Sequence[Path]) -> list[Path]:
+    """Without the pictures that an earlier run into the same folder drew of images in it.
+
+    Boxes drawn on them would be found as objects, and a run that is resumed would have sources
+    that the first one had not.
+    """
+    drawn = {path: _RESULT.fullmatch(path.name) for path in images}
+    own = {
+        path.parent / name
+        for path, match in drawn.items()
+        if match is None
+        for name in (path.stem, _with_suffix(path), _with_folder(path))
+    }
+    return [
+        path
+        for path, match in drawn.items()
+        if match is None
+        or (
+            path.parent / _NUMBERED.sub("", match[1]) not in own
+            and path.parent / match[1] not in own
+        )
+    ]
 
 
 def _lines(path: Path) -> list[str]:

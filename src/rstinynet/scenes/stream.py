@@ -31,7 +31,7 @@ from rstinynet.scenes.options import (
     size_limits,
     wanted_labels,
 )
-from rstinynet.scenes.reader import Mask, Scene, Tile
+from rstinynet.scenes.reader import Mask, Scene, Tile, ground_px
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.spill import Spill
 from rstinynet.scenes.windows import Window
@@ -176,6 +176,8 @@ class Search:
                 f"{source.name} has no coordinate system that leads to metres, so the sizes of its "
                 "objects are not known: give metres a pixel by --source-gsd, or leave --size out"
             )
+        if limits is not None:
+            ground_px(source, options.source_gsd)  # refuses a scene outside of its own system
         return cls(detector, scene, options, wanted, limits)
 
     @property
@@ -280,7 +282,8 @@ class Search:
         sides = georef.sizes_m(found.boxes, source.transform, source.crs, self.options.source_gsd)
         longer = np.maximum(*sides)
         least, most = self.limits[found.labels].T
-        return found[(longer >= least) & (longer <= most)]
+        any_size = (least == 0) & (most == np.inf)
+        return found[any_size | ((longer >= least) & (longer <= most))]
 
     def find(self, tiles: Sequence[Tile]) -> list[Detections]:
         """What each tile holds, in its own pixels."""

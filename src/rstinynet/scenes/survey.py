@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from pyproj import CRS
+from pyproj.exceptions import ProjError
 
 from rstinynet.errors import RSTinyNetError
 from rstinynet.scenes import georef
@@ -19,7 +20,8 @@ Bounds = tuple[float, float, float, float]
 def survey(scenes: Sequence[Source]) -> tuple[CRS | None, Bounds | None]:
     """The system that all scenes with a place have in common, else EPSG:4326; and their extent.
 
-    Scenes that cannot be opened are passed over: they are reported when their turn comes.
+    Scenes that cannot be opened, and those from whose system no way leads there, are passed over:
+    they are reported when their turn comes.
     """
     placed: list[tuple[CRS, Bounds]] = []
     for path in scenes:
@@ -37,7 +39,15 @@ def survey(scenes: Sequence[Source]) -> tuple[CRS | None, Bounds | None]:
         return None, None
     first = placed[0][0]
     target = first if all(crs == first for crs, _ in placed) else georef.WGS84
-    together = np.array([moved(bounds, crs, target) for crs, bounds in placed])
+    found = []
+    for crs, bounds in placed:
+        try:
+            found.append(moved(bounds, crs, target))
+        except ProjError:
+            continue  # It is refused when its turn comes.
+    if not found:
+        return target, None
+    together = np.array(found)
     low, high = together[:, :2].min(axis=0).tolist(), together[:, 2:].max(axis=0).tolist()
     return target, (low[0], low[1], high[0], high[1])
 

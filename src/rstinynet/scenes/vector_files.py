@@ -34,7 +34,7 @@ class OgrFile:
     def __init__(self, path: Path, crs: CRS | None) -> None:
         self._path = path
         self._crs = None if crs is None else crs.to_wkt()
-        self._driver = _DRIVERS[path.suffix]
+        self._driver = _DRIVERS[path.suffix.lower()]
         self._started = False
 
     def write(self, columns: Columns, shapes: Shapes) -> None:

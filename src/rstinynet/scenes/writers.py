@@ -182,10 +182,15 @@ def refuse_source(source: str, path: Path) -> None:
 
 
 def required_crs(source: str, crs: CRS | None) -> CRS:
-    """`crs`; UsageError where `source` has none and GeoJSON is wanted."""
+    """`crs`; UsageError where GeoJSON is wanted and `source` has none that leads to degrees."""
     if crs is None:
         raise UsageError(
             f"{source} has no coordinate system, which GeoJSON needs: use csv, coco or gpkg"
+        )
+    if not georef.leads(crs, georef.WGS84):
+        raise UsageError(
+            f"no way leads from the coordinate system of {source} ({crs.name}) to longitude and "
+            "latitude, which GeoJSON needs: use csv, coco or gpkg"
         )
     return crs
 
@@ -196,7 +201,7 @@ def _sink(path: Path, kind: str, header: Header, crs: CRS | None) -> _Sink:
     if kind == "coco":
         return _Coco(path)
     if kind == "csv":
-        return _Csv(path, located=crs is not None)
+        return _Csv(path, located=crs is not None and georef.leads(crs, georef.WGS84))
     return _Vector(path, kind, header, crs)
 
 
@@ -249,6 +254,7 @@ class _GeoJSON(_Text):
     def take(self, found: Detections, header: Header, first_id: int) -> None:
         crs = required_crs(header.source, header.ground_crs)
         lonlat = georef.to_lonlat(georef.corners(found.boxes, header.transform), crs)
+        lonlat = georef.wrapped(lonlat)
         across = georef.crossing(lonlat)
         shapes = georef.polygons(georef.unwrapped(lonlat))
         if across.any():
@@ -308,7 +314,7 @@ class _Csv(_Text):
     def take(self, found: Detections, header: Header, first_id: int) -> None:
         columns = features.columns(found, header, first_id=first_id)
         if self._located:
-            lonlat = features.centres(found, header, georef.WGS84).round(7)
+            lonlat = georef.wrapped(features.centres(found, header, georef.WGS84)).round(7)
             columns |= {"lon": lonlat[:, 0], "lat": lonlat[:, 1]}
         if not self._any:
             self._table.writerow(columns)

@@ -68,6 +68,11 @@ class Zones:
             "`ogr2ogr -a_srs EPSG:...`, or with `gdal_edit.py -a_srs` for a scene"
         )
 
+    def refuse(self, path: Path) -> None:
+        """UsageError where `path`, that is to be written, is the file of zones itself."""
+        if path.exists() and path.samefile(self.path):
+            raise UsageError(f"{path} is the file of zones itself: choose another place to write")
+
     def add(self, places: Places, crs: CRS | None) -> None:
         """Count these objects, in `crs`."""
         xy = places.xy
@@ -90,8 +95,7 @@ class Zones:
         """The zones with their own attributes and the counts, in the format of the suffix."""
         if path.suffix.lower() not in _DRIVERS:
             raise UsageError(f"{path} must end with one of {', '.join(_DRIVERS)}")
-        if path.exists() and path.samefile(self.path):
-            raise UsageError(f"{path} is the file of zones itself: choose another --out")
+        self.refuse(path)
         area = areas_km2(self.shapes, self.crs)
         own = self._meta["fields"].tolist()
         made = columns(self.counts(classes), area, taken=own)
