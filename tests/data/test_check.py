@@ -167,3 +167,19 @@ def test_names_are_escaped_on_the_page(data, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_splits_of_different_classes_are_said_with_their_names(data):
+    edit(data, lambda content: content["categories"].append({"id": 77, "name": "wharf"}), "val")
+    report = check(data)
+    assert kinds(report)["different classes", "val"] == "error"
+    (said,) = (each.message for each in report.findings if each.kind == "different classes")
+    assert "wharf (77)" in said
+
+
+def test_the_page_shows_boxes_of_a_file_that_cannot_be_used(data, tmp_path):
+    edit(data, lambda content: content["annotations"][1].update(bbox=[500, 500, 4, 5]))
+    report = check(data)
+    assert kinds(report)["unusable annotations", "train"] == "error"
+    write_page(report, tmp_path / "page.html")
+    assert "data:image/png;base64," in (tmp_path / "page.html").read_text()

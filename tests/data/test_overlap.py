@@ -42,3 +42,21 @@ def test_georeferences_overlap_or_only_touch(tmp_path):
     assert overlapping(bounds[:1], bounds[1:]) == [(0, 0)]
     assert overlapping(bounds[:1], [None]) == []
     assert footprint(tmp_path / "a.png") is None
+
+
+def test_tiles_edge_to_edge_in_a_turned_projection_share_nothing(tmp_path):
+    grounds = []
+    for at, (east, north) in enumerate(((280000, 5e6), (280050, 5e6), (280000, 5000025))):
+        path = tmp_path / f"{at}.tif"
+        place = rasterio.Affine(0.5, 0, east, 0, -0.5, north)
+        options = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": "EPSG:32632"}
+        with rasterio.open(path, "w", width=100, height=100, transform=place, **options) as file:
+            file.write(np.zeros((1, 100, 100), np.uint8))
+        grounds.append(footprint(path))
+    assert overlapping(grounds[:1], grounds[1:]) == [(0, 1)]
+    site = tmp_path / "site.tif"
+    place = rasterio.Affine(0.5, 0, 0, 0, -0.5, 0)
+    options |= {"crs": 'LOCAL_CS["site grid",UNIT["metre",1]]'}
+    with rasterio.open(site, "w", width=9, height=9, transform=place, **options) as file:
+        file.write(np.zeros((1, 9, 9), np.uint8))
+    assert footprint(site) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,3 +133,47 @@ def test_the_verb_makes_a_set_that_opens(tmp_path):
     found = open_split(tmp_path / "out", "train")
     assert len(found) == made["tiles"] == 6
     assert sum(len(image.boxes) for image in found.images) >= made["boxes"] >= 1
+
+
+def test_a_small_share_of_empty_tiles_is_taken_over_all_scenes(tmp_path):
+    images = []
+    for number in range(1, 11):
+        # Two tiles: one has the object, the other is empty; that of the third is nodata.
+        pixels = np.full((1, 64, 128), 0 if number == 3 else 90, np.uint8)
+        pixels[:, :, :64] = 90
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (image,) = make_set(folder, pixels, [(5, 5, 20, 20)], nodata=0).images
+        moved = image.path.rename(image.path.with_name(f"scene{number}.tif"))
+        images.append(replace(image, id=number, path=moved))
+    labelled = LabelledSet(images=tuple(images), categories=(Category(1, "car"),), fingerprint="")
+    for share, empty in ((0.1, 1), (0.2, 2), (1.0, 9), (0.0, 0)):
+        settings = TileSettings(tile=64, overlap=0, empty_share=share)
+        tiles = cut(labelled, tmp_path / f"tiles{share}", settings=settings)
+        assert sum(not len(tile.boxes) for tile in tiles.images) == empty
+    # That of nodata does not use up what is due.
+    kept = {tile.path.name for tile in cut(labelled, tmp_path / "t", settings=TileSettings(
+        tile=64, overlap=0, empty_share=1 / 3)).images if not len(tile.boxes)}  # fmt: skip
+    assert kept == {"scene4__64_0.tif", "scene7__64_0.tif", "scene10__64_0.tif"}
+
+
+def test_colours_by_palette_stay_colours(tmp_path):
+    path = tmp_path / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=64, height=64, count=1, dtype="uint8",
+        crs=CRS.from_epsg(32632), transform=HERE,
+    ) as raster:  # fmt: skip
+        raster.write(np.tile(np.arange(64, dtype=np.uint8) % 2, (1, 64, 1)))
+        raster.write_colormap(1, {0: (10, 200, 30), 1: (250, 20, 20)})
+    image = labelled_image(path, 1, (64, 64), [(0, (1, 1, 9, 9), False)], classes=1, where=path)
+    labelled = LabelledSet(images=(image,), categories=(Category(1, "car"),), fingerprint="")
+    (tile,) = cut(labelled, tmp_path / "tiles", settings=TileSettings(tile=64, overlap=0)).images
+    np.testing.assert_array_equal(read_rgb(tile.path), read_rgb(path))
+    assert read_rgb(tile.path)[0, :2].tolist() == [[10, 200, 30], [250, 20, 20]]
+
+
+def test_labels_of_another_size_are_refused(tmp_path):
+    labelled = make_set(tmp_path, np.zeros((1, 64, 80), np.uint8), [(5, 5, 20, 20)])
+    wrong = replace(labelled, images=(replace(labelled.images[0], width=40, height=32),))
+    with pytest.raises(DataError, match="is 80 x 64 pixels, but its labels say 40 x 32"):
+        cut(wrong, tmp_path / "tiles")

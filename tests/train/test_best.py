@@ -176,3 +176,22 @@ def test_a_validation_not_yet_made_is_foretold_from_two_groups(job, monkeypatch)
     outcome.val_seconds = None
     assert outcome.val_time(model) == pytest.approx(2.5)
     assert Trainer(job).outcome.val_time(model) == 0
+
+
+def test_a_run_that_was_stopped_early_goes_on_with_more_patience(job, monkeypatch):
+    measured_as(monkeypatch, "ap", [0.3, 0.2, 0.1, 0.1, 0.4, 0.1])
+    assert train(replace(job, recipe=replace(job.recipe, epochs=8, patience=2)))["epochs"] == 3
+    assert resume(job.out, changes={"patience": 2})["epochs"] == 3
+    assert resume(job.out, changes={"patience": 9})["epochs"] == 8
+
+
+def test_a_run_goes_on_with_its_own_validation_data_only(job):
+    train(replace(job, recipe=replace(job.recipe, epochs=1)))
+    path = job.data / "val.json"
+    content = json.loads(path.read_text())
+    content["images"] = content["images"][:2]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="its validation annotations differ"):
+        resume(job.out)

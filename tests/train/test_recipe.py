@@ -156,6 +156,11 @@ def test_every_setting_has_a_name_that_is_found(name):
         ("close_mosaic=-1", "0 or more"),
         ("optimizer=lion", "'optimizer' cannot be"),
         ("lr0", "key=value"),
+        ("max_minutes=0", "positive, or none"),
+        ("nominal_batch=0", "at least 1, or none"),
+        ("inference_scale=0", "positive, or none"),
+        ("warmup_epochs=nan", "0 or more"),
+        ("save_minutes=nan", "0 or more"),
         ("topk=0", "at least 1"),
     ],
 )

@@ -23,12 +23,12 @@ def train(
         typer.Option(help="Folder of the run, made anew; default: runs/MODEL-RECIPE."),
     ] = None,
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Settings to start from: paper (600 epochs at 800 px, as published), tiny (ours), "
-            "or short (tiny for small machines)."
+            "or short (tiny for small machines). (default: paper)"
         ),
-    ] = "paper",
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images in a batch.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Side of the training image, pixels.")] = None,
@@ -100,7 +100,7 @@ def train(
     given = {key: value for key, value in options.items() if value is not None}
     given |= parse_assignments(set_ or [])
     if resume is not None:
-        refused = {"--model": model, "--out": out, "--init": init}
+        refused = {"--model": model, "--out": out, "--init": init, "--recipe": recipe}
         extra = [name for name, value in refused.items() if value is not None]
         extra += [f"--{key.replace('_', '-')}" for key in given if key not in CHANGEABLE]
         if extra:
@@ -111,7 +111,7 @@ def train(
     else:
         if model is None or data is None:
             raise UsageError("train needs --model and --data (or --resume RUN)")
-        chosen = with_overrides(named_recipe(recipe), given)
+        chosen = with_overrides(named_recipe(recipe or "paper"), given)
         metrics = loop.train(
             Job(
                 model=model,

@@ -100,7 +100,8 @@ class DiskCache:
         source: Source = [str(path), status.st_size, status.st_mtime_ns, __version__]
         image = _read_entry(self.folder / name, source)
         if image is not None:
-            self._others.pop(name, None)
+            with self._lock:
+                self._others.pop(name, None)
             return image
         image = read_rgb(path)
         image.flags.writeable = False
@@ -119,7 +120,7 @@ class DiskCache:
             while self._free < needed and self._others:
                 oldest = next(iter(self._others))
                 (self.folder / oldest).unlink(missing_ok=True)
-                self._free += self._others.pop(oldest)
+                self._free += self._others.pop(oldest, 0)
             if self._free < needed:
                 return
             self._free -= needed

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.convert import open_any, splits_of_any
-from rstinynet.data.folder import annotation_file
+from rstinynet.data.folder import annotation_file, different_classes
 from rstinynet.data.image import read_rgb
 from rstinynet.data.overlap import HashArray, footprint, near_pairs, overlapping, picture_hash
 from rstinynet.data.stats import LEVELS, Stats, count
@@ -134,6 +134,7 @@ def check(
         if images:
             findings += _look_at(seen[split], split, progress)
     findings += _missing_classes(stats)
+    findings += _different_classes(seen)
     findings += _shared_ground(seen)
     return Report(data=str(data), findings=tuple(findings), stats=stats)
 
@@ -278,6 +279,19 @@ def _missing_classes(stats: dict[str, Stats]) -> list[Finding]:
         if absent and split != "train":
             says = f"classes that train has no box of: {', '.join(absent)}"
             found.append(_finding("untaught classes", "error", split, [], says, one=len(absent)))
+    return found
+
+
+def _different_classes(seen: dict[str, _Seen]) -> list[Finding]:
+    """Splits whose list of classes is not that of train, which training refuses."""
+    if "train" not in seen:
+        return []
+    train = seen["train"].labelled
+    found = []
+    for split, each in seen.items():
+        if each.labelled.categories != train.categories:
+            says = str(different_classes(Path(split), train, each.labelled, split=split))
+            found.append(_finding("different classes", "error", split, [], says, one=1))
     return found
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from rstinynet import files
 from rstinynet.data.check import Example, Finding, Report
-from rstinynet.data.folder import open_split
+from rstinynet.data.convert import open_any
+from rstinynet.data.formats.common import images_in
 from rstinynet.data.image import RgbArray, read_rgb
 from rstinynet.data.stats import Stats
 from rstinynet.errors import DataError
@@ -61,9 +62,10 @@ def _image_paths(report: Report) -> dict[tuple[str, str], Path]:
     for split in {split for split, _ in wanted}:
         names = {name for own, name in wanted if own == split}
         try:
-            paths = [image.path for image in open_split(report.data, split).images]
+            paths = [image.path for image in open_any(report.data, split).images]
         except DataError:
-            continue
+            # Boxes that cannot be used: the images lie where they do all the same.
+            paths = images_in(Path(report.data)) if Path(report.data).is_dir() else []
         for name in names:
             tail = Path(name).parts
             path = next((path for path in paths if path.parts[-len(tail) :] == tail), None)

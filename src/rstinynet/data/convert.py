@@ -9,7 +9,7 @@ from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.folder import open_split, splits_of
 from rstinynet.data.formats.coco import write_coco
 from rstinynet.data.formats.common import place_images
-from rstinynet.data.formats.dota import read_dota, write_dota
+from rstinynet.data.formats.dota import names_in, read_dota, write_dota
 from rstinynet.data.formats.table import write_table
 from rstinynet.data.formats.vector import write_vector
 from rstinynet.data.formats.voc import read_voc_folder, write_voc
@@ -30,9 +30,13 @@ def open_any(data: Path | str, split: str) -> LabelledSet:
     data = Path(data)
     if (data / "Annotations").is_dir() and (data / "ImageSets" / "Main").is_dir():
         return read_voc_folder(data, split)
-    for folder in (data / split, data):
-        if (folder / "labelTxt").is_dir():
-            return read_dota(folder)
+    if (data / split / "labelTxt").is_dir():
+        # A split need not show every class of the set.
+        every = [data / each for each in ("train", "val", "test")]
+        names = set[str]().union(*(names_in(each) for each in every))
+        return read_dota(data / split, names=sorted(names) or None)
+    if (data / "labelTxt").is_dir():
+        return read_dota(data)
     return open_split(data, split)
 
 

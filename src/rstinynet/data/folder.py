@@ -13,10 +13,12 @@ text file that lists them, or a list of these, it is read as YOLO's.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rstinynet.data.annotations import LabelledSet
+from rstinynet.data.formats import table, vector
 from rstinynet.data.formats.coco import read_coco
 from rstinynet.data.formats.table import read_table
 from rstinynet.data.formats.vector import read_vector
@@ -42,6 +44,13 @@ def open_split(data: Path | str, split: str) -> LabelledSet:
         others = other_labels(data, split)
         if others is not None:
             return _from_others(others, data, split)
+        if (data / "Annotations").is_dir() or any(
+            (each / "labelTxt").is_dir() for each in (data, data / split)
+        ):
+            raise DataError(
+                f"{data}: is in the layout of VOC or DOTA, which is converted first: "
+                f"`rstinynet data convert {data} --to coco --out NEW`"
+            )
         raise DataError(
             f"{data}: no split '{split}': looked for {split}.json, annotations/{split}.json, "
             f"the same with .csv, .gpkg and .geojson, and data.yaml; found {_there(data)}"
@@ -83,10 +92,44 @@ def other_labels(data: Path, split: str) -> Path | None:
 
 def _from_others(labels: Path, data: Path, split: str) -> LabelledSet:
     folders = _images(data, labels, split)
+    also = _classes_beside(labels, data, split)
     if labels.suffix == ".csv":
-        return read_table(labels, folders)
+        return read_table(labels, folders, also=also)
     own = data / "images" / split
-    return read_vector(labels, own if own.is_dir() else folders[0])
+    return read_vector(labels, own if own.is_dir() else folders[0], also=also)
+
+
+def _classes_beside(labels: Path, data: Path, split: str) -> dict[str, int | None]:
+    """The classes of the other splits, which this one need not show: a set has one list of them.
+
+    What cannot be read says so when its own turn comes.
+    """
+    also: dict[str, int | None] = {}
+    for other in ("train", "val", "test"):
+        beside = other_labels(data, other)
+        if other == split or beside is None:
+            continue
+        classes_in = table.classes_in if beside.suffix == ".csv" else vector.classes_in
+        with suppress(DataError):
+            for name, number in classes_in(beside).items():
+                if number is not None or name not in also:
+                    also[name] = number
+    return also
+
+
+def different_classes(
+    data: Path, train: LabelledSet, other: LabelledSet, *, split: str = "val"
+) -> DataError:
+    """What to raise where a split does not have the classes of train with the same ids."""
+    lists = {"train": train.categories, split: other.categories}
+    said = "; ".join(
+        f"{split} has {', '.join(f'{each.name} ({each.id})' for each in categories)}"
+        for split, categories in lists.items()
+    )
+    return DataError(
+        f"{data}: the train and {split} splits have different categories: {said}; give both the "
+        "same names and ids, in COCO's list of categories also of classes without a box"
+    )
 
 
 def annotation_file(data: Path | str, split: str) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -70,21 +71,33 @@ def read_rgb(path: Path | str) -> RgbArray:
 
 
 def _tiff_bands(path: Path) -> npt.NDArray[np.generic] | None:
-    """The first three bands of a TIFF (H, W, 3), or its one band (H, W).
+    """The first three bands of a TIFF (H, W, 3), or its one band (H, W); or its palette's.
 
     OpenCV would give one band of what is not tagged as RGB, and warn of each georeference. None
-    for what it reads better: colours by palette, and what GDAL cannot read.
+    for what GDAL cannot read.
     """
     try:
         with _FILTERING, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as raster:
-                if raster.colorinterp[0] == ColorInterp.palette:
-                    return None
+                table = palette(raster)
                 bands = raster.read([1, 2, 3] if raster.count >= 3 else [1])
     except RasterioError:
         return None
+    if table is not None:
+        return np.asarray(table[bands[0]])
     return np.asarray(np.moveaxis(bands, 0, 2) if len(bands) == 3 else bands[0])
+
+
+def palette(raster: Any) -> RgbArray | None:
+    """(256, 3) colours of an open rasterio file that stores indices into a table; else None."""
+    if raster.count != 1 or raster.colorinterp[0] != ColorInterp.palette:
+        return None
+    table = np.zeros((256, 3), np.uint8)
+    for index, colour in raster.colormap(1).items():
+        if 0 <= index < 256:
+            table[index] = colour[:3]
+    return table
 
 
 def to_rgb8(pixels: npt.NDArray[np.generic]) -> RgbArray:

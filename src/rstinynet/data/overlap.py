@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
+from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.warp import transform_bounds
 
 from rstinynet.data.image import RgbArray
 
@@ -22,7 +24,10 @@ NEAR_BITS = 20
 """Hashes of 512 bits that differ in fewer belong to one picture, saved or brightened anew."""
 FLAT = 1.5
 """Deviation of grey values on the grid below which a picture tells nothing: open sea, black."""
+SHARED = 1e-3
+"""Share of an image's ground that another must show for the two to overlap."""
 _CHUNK = 512
+_EDGE_POINTS = 20
 
 HashArray = npt.NDArray[np.uint64]
 
@@ -64,8 +69,8 @@ def near_pairs(
     return sorted(found, key=lambda each: each[2])
 
 
-def footprint(path: Path) -> tuple[float, float, float, float] | None:
-    """(west, south, east, north) in degrees of a georeferenced TIFF; None for anything else."""
+def footprint(path: Path) -> Any | None:
+    """The ground of a georeferenced TIFF, a shapely polygon in degrees; None for anything else."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
     try:
@@ -74,26 +79,35 @@ def footprint(path: Path) -> tuple[float, float, float, float] | None:
             with rasterio.open(path) as raster:
                 if raster.crs is None:
                     return None
-                west, south, east, north = transform_bounds(raster.crs, 4326, *raster.bounds)
-                return west, south, east, north
-    except RasterioError:
+                frame = shapely.box(0, 0, raster.width, raster.height)
+                # Its edges are straight in its own system, and bent in degrees.
+                edge = shapely.segmentize(frame, max(raster.width, raster.height) / _EDGE_POINTS)
+                x, y = shapely.get_coordinates(edge).T
+                t = raster.transform
+                lon, lat = Transformer.from_crs(
+                    CRS.from_wkt(raster.crs.to_wkt()), 4326, always_xy=True
+                ).transform(t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f)
+    except (RasterioError, ProjError):
         return None
+    if not np.isfinite([lon, lat]).all():
+        return None
+    return shapely.Polygon(np.stack([lon, lat], axis=1))
 
 
 def overlapping(
-    first: Sequence[tuple[float, float, float, float] | None],
-    second: Sequence[tuple[float, float, float, float] | None],
+    first: Sequence[Any | None],
+    second: Sequence[Any | None],
 ) -> list[tuple[int, int]]:
-    """Pairs of footprints that share ground, not only an edge."""
+    """Pairs of footprints that share ground, not only an edge: a thousandth of the first."""
     rows = [at for at, each in enumerate(first) if each is not None]
     columns = [at for at, each in enumerate(second) if each is not None]
     if not rows or not columns:
         return []
-    tree = shapely.STRtree([shapely.box(*each) for each in second if each is not None])
-    shapes = [shapely.box(*each) for each in first if each is not None]
+    tree = shapely.STRtree([each for each in second if each is not None])
+    shapes = [each for each in first if each is not None]
     found = []
     for at, other in zip(*tree.query(shapes, predicate="intersects").tolist(), strict=True):
         shared = shapes[at].intersection(tree.geometries[other]).area
-        if shared > 1e-6 * shapes[at].area:
+        if shared > SHARED * shapes[at].area:
             found.append((rows[at], columns[other]))
     return sorted(found)

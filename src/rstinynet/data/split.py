@@ -74,13 +74,13 @@ def by_block(metres: float) -> Group:
         raise UsageError(f"a block's side must be above 0 metres, not {metres}")
 
     def group(image: LabelledImage) -> str:
-        bounds = footprint(image.path)
-        if bounds is None:
+        ground = footprint(image.path)
+        if ground is None:
             raise DataError(
-                f"{image.path}: not georeferenced, so that it lies in no block; "
-                "divide by scene instead"
+                f"{image.path}: not georeferenced in a system that leads to longitude and "
+                "latitude, so that it lies in no block; divide by scene instead"
             )
-        west, south, east, north = bounds
+        west, south, east, north = ground.bounds
         xs, ys = transform(4326, EQUAL_AREA_CRS, [(west + east) / 2], [(south + north) / 2])
         return f"{int(xs[0] // metres)} {int(ys[0] // metres)}"
 

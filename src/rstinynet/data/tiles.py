@@ -24,7 +24,7 @@ from rstinynet import files
 from rstinynet.boxes import area
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.formats.common import georeference
-from rstinynet.data.image import PERCENTILES
+from rstinynet.data.image import PERCENTILES, palette
 from rstinynet.detections import Float32Array
 from rstinynet.errors import DataError, UsageError
 
@@ -82,9 +82,10 @@ def cut(
     if twice:
         raise DataError(f"scenes of one name: {', '.join(twice[:5])}; tiles are named by the scene")
     tiles: list[LabelledImage] = []
+    quota = _Quota(settings.empty_share)
     for done, image in enumerate(labelled.images):
         progress("scenes", done, len(labelled))
-        tiles += _cut_scene(image, folder, settings)
+        tiles += _cut_scene(image, folder, settings, quota)
     progress("scenes", len(labelled), len(labelled))
     numbered = tuple(replace(tile, id=number) for number, tile in enumerate(tiles, 1))
     return replace(labelled, images=numbered)
@@ -97,14 +98,37 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
     return [*range(0, length - tile, tile - overlap), length - tile]
 
 
-def _cut_scene(image: LabelledImage, folder: Path, settings: TileSettings) -> list[LabelledImage]:
+class _Quota:
+    """Takes one empty tile in so many, without a draw, over all scenes of a set."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._due = 0.0
+
+    def next(self) -> bool:
+        """Whether this empty tile is one to keep; `took` says that it was."""
+        self._due = min(1.0, self._due + self._share)
+        return self._due > 1 - 1e-9
+
+    def took(self) -> None:
+        self._due = 0.0 if self._share < 1 else 1.0
+
+
+def _cut_scene(
+    image: LabelledImage, folder: Path, settings: TileSettings, quota: _Quota
+) -> list[LabelledImage]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(image.path) as scene:
+                if (scene.width, scene.height) != (image.width, image.height):
+                    raise DataError(
+                        f"{image.path}: is {scene.width} x {scene.height} pixels, but its labels "
+                        f"say {image.width} x {image.height}; correct one of them"
+                    )
                 bands = list(range(1, MAX_BANDS + 1)) if scene.count >= MAX_BANDS else [1]
                 limits = None if scene.dtypes[0] == "uint8" else _limits(scene, bands)
-                return _tiles(image, scene, folder, settings, bands=bands, limits=limits)
+                return _tiles(image, scene, folder, settings, quota, bands=bands, limits=limits)
     except RasterioError as error:
         raise DataError(f"{image.path}: cannot be read: {error}; copy it again") from error
 
@@ -114,28 +138,28 @@ def _tiles(
     scene: DatasetReader,
     folder: Path,
     settings: TileSettings,
+    quota: _Quota,
     *,
     bands: Sequence[int],
     limits: Float32Array | None,
 ) -> list[LabelledImage]:
     made: list[LabelledImage] = []
-    kept = 0.0
     for top in starts(scene.height, settings.tile, settings.overlap):
         for left in starts(scene.width, settings.tile, settings.overlap):
             across = min(settings.tile, scene.width - left)
             down = min(settings.tile, scene.height - top)
             tile = _labels(image, left, top, (across, down), settings.min_visibility)
-            if not len(tile.boxes):
-                kept += settings.empty_share  # one in so many, without a draw
-                if kept < 1:
-                    continue
-                kept -= 1
+            empty = not len(tile.boxes)
+            if empty and not quota.next():
+                continue
             target = folder / f"{image.path.stem}__{left}_{top}.tif"
             if not _is_there(target, across, down):
                 window = Window(left, top, across, down)
                 if not scene.dataset_mask(window=window).any():
                     continue  # nothing but nodata
                 _write(scene, window, target, bands=bands, limits=limits)
+            if empty:
+                quota.took()
             made.append(replace(tile, path=target))
     return made
 
@@ -198,6 +222,9 @@ def _write(
     limits: Float32Array | None,
 ) -> None:
     values = scene.read(list(bands), window=window)
+    table = palette(scene)
+    if table is not None:
+        values = np.moveaxis(table[values[0]], 2, 0).copy()
     if limits is not None:
         low, high = limits[:, 0, None, None], limits[:, 1, None, None]
         scaled = (values.astype(np.float32) - low) * (255 / (high - low))
@@ -207,10 +234,10 @@ def _write(
         "driver": "GTiff",
         "width": int(window.width),
         "height": int(window.height),
-        "count": len(bands),
+        "count": len(values),
         "dtype": "uint8",
         "compress": "deflate",
-        "photometric": "RGB" if len(bands) == MAX_BANDS else "MINISBLACK",
+        "photometric": "RGB" if len(values) == MAX_BANDS else "MINISBLACK",
     }
     if scene.crs is not None:
         profile["crs"] = scene.crs

@@ -23,6 +23,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window as RasterWindow
 
+from rstinynet.data.image import palette
 from rstinynet.errors import DataError, UsageError
 from rstinynet.scenes.windows import Window
 
@@ -82,7 +83,7 @@ class RasterSource:
         self.transform: Affine | None = file.transform if located else None
         self.crs = self.crs if located else None
         self._stored = self.count
-        self._palette = _palette(file)
+        self._palette = palette(file)
         if self._palette is not None:
             self.count = 3
         self.dtype = np.dtype(np.uint8 if self._palette is not None else file.dtypes[0])
@@ -295,17 +296,6 @@ def _open(name: str) -> Any:
             f"{path}: not an image that can be read (JPEG, PNG, TIFF, JPEG 2000 and what GDAL "
             f"reads): {_reason(error)}"
         ) from error
-
-
-def _palette(file: Any) -> UInt8Image | None:
-    """(256, 3) colours of a file that stores indices into a table."""
-    if file.count != 1 or file.colorinterp[0] is not ColorInterp.palette:
-        return None
-    table = np.zeros((256, 3), np.uint8)
-    for index, colour in file.colormap(1).items():
-        if 0 <= index < 256:
-            table[index] = colour[:3]
-    return table
 
 
 def _decimated(height: int, width: int) -> tuple[int, int]:

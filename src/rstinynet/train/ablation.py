@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from rstinynet.data.annotations import LabelledSet, fingerprint_of
-from rstinynet.data.folder import open_split
+from rstinynet.data.folder import different_classes, open_split
 from rstinynet.data.formats.coco import require_annotations
-from rstinynet.errors import DataError, RSTinyNetError, UsageError
+from rstinynet.errors import RSTinyNetError, UsageError
 from rstinynet.files import write_json
 from rstinynet.model.config import Scale
 from rstinynet.model.cost import Cost, cost_of_named
@@ -152,7 +152,7 @@ class Splits:
         train = require_annotations(open_split(data, "train"), source=data)
         val = require_annotations(open_split(data, "val"), source=f"{data} (val)")
         if train.categories != val.categories:
-            raise DataError(f"{data}: the train and val splits have different categories")
+            raise different_classes(data, train, val)
         return Splits(train=train, val=val)
 
 

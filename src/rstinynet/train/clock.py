@@ -106,6 +106,10 @@ class Clock:
         """Whether the last batch ended an epoch, or the run."""
         return self.done >= 1 or (self.iteration > 0 and self.iteration % self.per_epoch == 0)
 
+    def go_on(self) -> None:
+        """Let a run that was stopped before its end go on where it stands."""
+        self.done = self.iteration / self.total
+
     def state(self) -> dict[str, Any]:
         """For the resume state."""
         return {"iteration": self.iteration, "done": self.done, "elapsed_s": self.elapsed_s}

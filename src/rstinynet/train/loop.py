@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rstinynet.data.batch import Batch
-from rstinynet.data.folder import open_split
+from rstinynet.data.folder import different_classes, open_split
 from rstinynet.data.formats.coco import require_annotations
 from rstinynet.data.stats import boxes_by_class
 from rstinynet.errors import DataError
@@ -85,7 +85,7 @@ class Trainer:
         self.train_set = require_annotations(open_split(job.data, "train"), source=job.data)
         self.val_set = require_annotations(open_split(job.data, "val"), source=f"{job.data} (val)")
         if self.train_set.categories != self.val_set.categories:
-            raise DataError(f"{job.data}: the train and val splits have different categories")
+            raise different_classes(job.data, self.train_set, self.val_set)
         self.outcome = Outcome(job, train_set=self.train_set, val_set=self.val_set, ranks=ranks)
         draw, silent = self.recipe.pictures, not ranks.leads
         self.watch = Watch(job.out, names=self.recipe.watch, draw=draw, silent=silent)
@@ -106,6 +106,7 @@ class Trainer:
         )
 
         self.tally = Tally()
+        self.stopped_early = False
         self.skipped_in_a_row = 0
         self.rate = 0.0
         self.stop = StopRequest()
@@ -234,6 +235,7 @@ class Trainer:
         early = self.outcome.out_of_patience if due and clock.done < 1 else ""
         if early:
             clock.done = 1.0
+            self.stopped_early = True
         if due or time.monotonic() - self.saved_at >= min(10.0, 60 * self.recipe.save_minutes):
             # Epochs of a few images would otherwise be all writing.
             with saving(self.job.out):
@@ -339,24 +341,32 @@ class Trainer:
         state = {
             "job": self.job.as_values(),
             "fingerprint": self.train_set.fingerprint,
+            "val_fingerprint": self.val_set.fingerprint,
             **self.learner.state(),
             "clock": {**self.clock.state(), "rate": self.rate},
             "tally": self.tally.state(),
             "skipped_in_a_row": self.skipped_in_a_row,
+            "stopped_early": self.stopped_early,
             "outcome": self.outcome.state(),
         }
         with saving(self.job.out):
             checkpoint.save(self.job.out, state)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        if state["fingerprint"] != self.train_set.fingerprint:
-            raise DataError(
-                f"{self.job.data} is not the data that the run in {self.job.out} began with "
-                "(its training annotations differ): give the same --data"
-            )
+        for key, now, which in (
+            ("fingerprint", self.train_set.fingerprint, "training"),
+            ("val_fingerprint", self.val_set.fingerprint, "validation"),
+        ):
+            if state.get(key, now) != now:
+                raise DataError(
+                    f"{self.job.data} is not the data that the run in {self.job.out} began with "
+                    f"(its {which} annotations differ): give the same --data"
+                )
         self.learner.restore(state)
         self.clock.restore(state["clock"])
         self.rate = state["clock"]["rate"]
         self.tally = Tally.restored(state["tally"])
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.outcome.restore(state["outcome"])
+        if state.get("stopped_early") and not self.outcome.out_of_patience:
+            self.clock.go_on()  # its patience was raised

@@ -7,6 +7,7 @@ checkpoint record it. The loss's and the augmentation's settings are nested unde
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
@@ -141,14 +142,17 @@ class Recipe:
             ("lrf", 0 <= self.lrf <= 1, "between 0 and 1"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
-            ("nominal_batch", (self.nominal_batch or 1) >= 1, "at least 1, or none"),
+            ("nominal_batch", _none_or(self.nominal_batch, 1), "at least 1, or none"),
             ("clip_norm", self.clip_norm > 0, "positive"),
             ("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)"),
             ("norm_batches", self.norm_batches >= 0, "0 or more"),
             ("ema_tau", self.ema_tau > 0, "positive"),
             ("backbone_lr_factor", self.backbone_lr_factor >= 0, "0 or more"),
             ("close_mosaic", self.close_mosaic >= 0, "0 or more"),
-            ("max_minutes", (self.max_minutes or 1) > 0, "positive, or none"),
+            ("max_minutes", _none_or(self.max_minutes), "positive, or none"),
+            ("warmup_epochs", 0 <= self.warmup_epochs < math.inf, "0 or more"),
+            ("warmup_iterations", (self.warmup_iterations or 0) >= 0, "0 or more, or none"),
+            ("save_minutes", 0 <= self.save_minutes < math.inf, "0 or more"),
             ("val_every", self.val_every >= 0, "0 or more"),
             ("best", self.best in FIGURES, f"{', '.join(FIGURES)}{near(self.best, FIGURES)}"),
             ("patience", self.patience is None or self.patience >= 1, "at least 1, or none"),
@@ -160,7 +164,7 @@ class Recipe:
             ("cache", self.cache in ("none", "memory", "disk"), "none, memory or disk"),
             ("cache_gib", self.cache_gib > 0, "positive"),
             ("log_every", self.log_every >= 1, "at least 1"),
-            ("inference_scale", (self.inference_scale or 1) > 0, "positive, or none"),
+            ("inference_scale", _none_or(self.inference_scale), "positive, or none"),
             ("lr_step", self.lr_step in ("batch", "epoch"), "batch or epoch"),
         ]
         for name, holds, rule in rules:
@@ -168,6 +172,11 @@ class Recipe:
                 raise UsageError(
                     f"recipe setting '{name}' must be {rule}, not {getattr(self, name)}"
                 )
+
+
+def _none_or(value: float | None, least: float = 0.0) -> bool:
+    """Whether there is no value, or one that is finite, positive and at least `least`."""
+    return value is None or (0 < value < math.inf and value >= least)
 
 
 def near(name: str, known: Iterable[str]) -> str:

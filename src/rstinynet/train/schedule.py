@@ -17,7 +17,7 @@ def progress(*, iteration: int, total: int, elapsed_s: float, limit_s: float | N
     reaches its floor; such a run depends on the machine's speed and is not bit-reproducible.
     """
     by_batches = iteration / total
-    by_time = elapsed_s / limit_s if limit_s else 0.0
+    by_time = elapsed_s / limit_s if limit_s is not None else 0.0
     return min(1.0, max(by_batches, by_time))
 
 

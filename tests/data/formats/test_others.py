@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rstinynet.data.annotations import Category
+from rstinynet.data.convert import open_any, write_as
 from rstinynet.data.folder import open_split
 from rstinynet.data.formats.common import image_size
 from rstinynet.data.formats.dota import read_dota, write_dota
@@ -247,3 +248,56 @@ def test_image_sizes_are_read_from_the_file(suffix, tmp_path):
     assert image_size(path) == (9, 7)
     with pytest.raises(DataError, match="image not found"):
         image_size(tmp_path / "none.png")
+
+
+def test_voc_keeps_the_labels_of_two_splits_apart(labelled, tmp_path):
+    write_voc(labelled, tmp_path, split="train")
+    before = (tmp_path / "Annotations" / f"{labelled.images[0].path.stem}.xml").read_bytes()
+    moved = []
+    for image in labelled.images:
+        path = image.path.with_suffix(".bmp")
+        assert cv2.imwrite(str(path), cv2.imread(str(image.path)))
+        moved.append(replace(image, path=path, boxes=image.boxes[:0], labels=image.labels[:0],
+                             areas=image.areas[:0], crowd=image.crowd[:0]))  # fmt: skip
+    other = replace(labelled, images=tuple(moved))
+    with pytest.raises(DataError, match="'val' and 'train' both have images named"):
+        write_voc(other, tmp_path, split="val")
+    path = tmp_path / "Annotations" / f"{labelled.images[0].path.stem}.xml"
+    assert path.read_bytes() == before
+    write_voc(labelled, tmp_path, split="train")  # the same again is no trouble
+
+
+def test_voc_takes_images_only_their_own_size_and_one_spelling_of_a_class(labelled, tmp_path):
+    write_voc(labelled, tmp_path)
+    first, second = (image.path.stem for image in labelled.images[:2])
+    (tmp_path / "JPEGImages" / f"{first}.aaa").write_text("a world file")
+    (tmp_path / "JPEGImages" / f"{first}.zzz").write_text("a world file")
+    xml = tmp_path / "Annotations" / f"{second}.xml"
+    text = xml.read_text().replace("<width>64<", "<width>200<")
+    xml.write_text(text.replace("<name>vehicle<", "<name>Vehicle<"))
+    back = read_voc_folder(tmp_path, "train")
+    assert sorted(name.lower() for name in back.names) == ["storage-tank", "vehicle"]
+    assert [image.width for image in back.images] == [64, 200, 64]
+
+
+@pytest.mark.parametrize("kind", ["voc", "dota"])
+def test_a_class_without_an_object_is_said_lost(kind, labelled, tmp_path):
+    more = replace(labelled, categories=(*labelled.categories, Category(3, "wharf")))
+    lost, _ = write_and_read(kind, more, tmp_path / "out")
+    assert "the classes without an object: wharf" in lost
+
+
+def test_a_split_of_dota_knows_the_classes_of_the_others(labelled, tmp_path):
+    few = replace(
+        labelled,
+        images=tuple(
+            replace(image, boxes=image.boxes[kept], labels=image.labels[kept],
+                    areas=image.areas[kept], crowd=image.crowd[kept])
+            for image in labelled.images for kept in [image.labels == 1]
+        ),
+    )  # fmt: skip
+    write_as(labelled, tmp_path, kind="dota", split="train")
+    write_as(few, tmp_path, kind="dota", split="val")
+    train, val = (open_any(tmp_path, split) for split in ("train", "val"))
+    assert train.categories == val.categories
+    assert {int(label) for image in val.images for label in image.labels} == {1}

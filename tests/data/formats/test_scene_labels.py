@@ -309,3 +309,54 @@ def test_endless_fields_of_a_table_are_refused(tmp_path, name):
     table.write_text(f"image,xmin,ymin,xmax,ymax,label\n{name},1,2,3,4,car\n")
     with pytest.raises(DataError, match=r"is missing|not a row of a CSV"):
         read_table(table, [tmp_path / "images"])
+
+
+@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.parametrize("kind", ["csv", "gpkg"])
+def test_a_split_knows_the_classes_of_the_others(tmp_path, kind, ids):
+    labelled = make_set([make_scene(tmp_path / "a.tif")])
+    write_as(labelled, tmp_path / "out", kind=kind, split="train")
+    (image,) = labelled.images
+    cars = image.labels == 1
+    few = replace(image, boxes=image.boxes[cars], labels=image.labels[cars],
+                  areas=image.areas[cars], crowd=image.crowd[cars])  # fmt: skip
+    write_as(replace(labelled, images=(few,)), tmp_path / "out", kind=kind, split="val")
+    if not ids and kind == "csv":
+        for path in (tmp_path / "out").glob("*.csv"):
+            path.write_text(path.read_text().replace("category_id", "note"))
+    train, val = (open_split(tmp_path / "out", split) for split in ("train", "val"))
+    assert train.categories == val.categories
+    assert [val.names[label] for image in val.images for label in image.labels] == ["car"]
+
+
+def test_a_feature_that_ends_at_a_scenes_edge_is_no_object_of_its_neighbour(tmp_path):
+    folder = tmp_path / "images"
+    make_scene(folder / "west.tif")
+    make_scene(folder / "east.tif", transform=UTM @ Affine.translation(90, 0))
+    corner = shapely.box(300000 + 40, 4000000 - 10, 300000 + 45 + 1e-6, 4000000 - 5)
+    across = shapely.box(300000 + 43, 4000000 - 20, 300000 + 47, 4000000 - 15)
+    pyogrio.raw.write(
+        str(tmp_path / "labels.gpkg"),
+        shapely.to_wkb(np.array([corner, across])),
+        [np.array(["car", "car"], object)],
+        ["class_name"],
+        geometry_type="Polygon",
+        crs="EPSG:32632",
+        driver="GPKG",
+    )
+    found = read_vector(tmp_path / "labels.gpkg", folder)
+    assert {image.path.stem: len(image.boxes) for image in found.images} == {"east": 1, "west": 2}
+
+
+def test_another_scene_in_the_folder_is_other_data(tmp_path):
+    write_as(make_set([make_scene(tmp_path / "a.tif")]), tmp_path / "out", kind="gpkg", split="val")
+    before = open_split(tmp_path / "out", "val").fingerprint
+    make_scene(tmp_path / "out" / "images" / "val" / "b.tif")
+    assert open_split(tmp_path / "out", "val").fingerprint != before
+
+
+def test_a_sites_own_system_is_refused_in_words(tmp_path):
+    site = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+    labelled = make_set([make_scene(tmp_path / "a.tif", crs=site)])
+    with pytest.raises(DataError, match="no way leads from its coordinate system"):
+        write_as(labelled, tmp_path / "out", kind="geojson", split="train")

@@ -22,6 +22,7 @@ from rstinynet.data.formats.common import (
     losses,
     place_images,
     read_text,
+    unseen_classes,
 )
 from rstinynet.errors import DataError
 
@@ -63,6 +64,12 @@ def read_dota(folder: Path | str, *, names: Sequence[str] | None = None) -> Labe
         categories=categories_of(names),
         fingerprint=fingerprint_of_files(sources),
     )
+
+
+def names_in(folder: Path | str) -> set[str]:
+    """The classes of a DOTA folder's labels."""
+    sources = sorted((Path(folder) / "labelTxt").glob("*.txt"))
+    return {name for source in sources for name, _, _ in _parse(source)}
 
 
 def _parse(source: Path) -> list[Object]:
@@ -108,7 +115,7 @@ def write_dota(labelled: LabelledSet, folder: Path | str, *, link: bool = False)
             lines.append(f"{numbers} {labelled.names[label]} {int(crowd)}\n")
         target = folder / "labelTxt" / f"{image.path.stem}.txt"
         files.write_bytes(target, "".join(lines).encode())
-    lost = losses(labelled, crowd=False)
+    lost = losses(labelled, crowd=False) + unseen_classes(labelled)
     if list(labelled.names) != sorted(labelled.names):
         lost.append("the order of the classes: the format has no list of them")
     regions = sum(int(image.crowd.sum()) for image in labelled.images)

@@ -47,16 +47,45 @@ _WRITTEN = ("image", *_CORNERS, "label", "category_id", "area", "iscrowd")
 Row = tuple[str, tuple[float, float, float, float], bool, float | None]
 
 
-def read_table(path: Path | str, folders: Sequence[Path]) -> LabelledSet:
+def read_table(
+    path: Path | str, folders: Sequence[Path], *, also: Mapping[str, int | None] | None = None
+) -> LabelledSet:
     """The labelled set of a CSV file whose images lie in one of `folders`.
 
-    Without `category_id` classes are numbered from 1 in alphabetical order.
+    `also` are classes of other splits, with their ids where they have them: a set's splits have
+    the same classes. Without `category_id` classes are numbered from 1 in alphabetical order.
 
     Raises:
         DataError: a column is missing, a row cannot be used (with its line), an image is missing
             or its name leads out of the folders.
     """
     path = Path(path)
+    text, rows, ids = _parse(path)
+    kinds = {row[0] for objects in rows.values() for row in objects}
+    for name, number in (also or {}).items():
+        if number is not None and ids.setdefault(name, number) != number:
+            raise DataError(
+                f"{path}: class '{name}' has the id {ids[name]} here and {number} in another split"
+            )
+    categories = _categories(path, ids, kinds | set(also or ()))
+    label_of = {category.name: label for label, category in enumerate(categories)}
+    images = tuple(
+        _image(path, number, name, objects, folders=folders, label_of=label_of)
+        for number, (name, objects) in enumerate(rows.items(), 1)
+    )
+    return LabelledSet(
+        images=images, categories=categories, fingerprint=fingerprint_of(text.encode())
+    )
+
+
+def classes_in(path: Path | str) -> dict[str, int | None]:
+    """The classes of a table, with their ids where it has a column of them."""
+    _, rows, ids = _parse(Path(path))
+    return {row[0]: ids.get(row[0]) for objects in rows.values() for row in objects}
+
+
+def _parse(path: Path) -> tuple[str, dict[str, list[Row]], dict[str, int]]:
+    """The text, the objects of each image by its name, and the classes' ids."""
     text = read_text(path)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     column = _columns(path, reader.fieldnames or ())
@@ -76,15 +105,7 @@ def read_table(path: Path | str, folders: Sequence[Path]) -> LabelledSet:
         _keep_id(where, ids, kind, _field(record, column, "category_id"))
     if not rows:
         raise DataError(f"{path}: no rows; a CSV of boxes has one object a row")
-    categories = _categories(path, ids, {row[0] for objects in rows.values() for row in objects})
-    label_of = {category.name: label for label, category in enumerate(categories)}
-    images = tuple(
-        _image(path, number, name, objects, folders=folders, label_of=label_of)
-        for number, (name, objects) in enumerate(rows.items(), 1)
-    )
-    return LabelledSet(
-        images=images, categories=categories, fingerprint=fingerprint_of(text.encode())
-    )
+    return text, rows, ids
 
 
 def _records(path: Path, reader: csv.DictReader[str]) -> Iterator[Mapping[str, str | None]]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from rstinynet import files
-from rstinynet.data.annotations import Category, LabelledImage, LabelledSet
+from rstinynet.data.annotations import Category, LabelledImage, LabelledSet, fingerprint_of
 from rstinynet.data.formats.common import (
     Georeference,
     categories_of,
@@ -44,6 +45,9 @@ SOURCE_COLUMNS = ("source", "image", "image_path", "file_name", "scene")
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
 GEOJSON_DIGITS = 9
 """Decimals of longitude and latitude: a tenth of a millimetre, below a pixel of any scene."""
+
+LEAST_PX = 0.01
+"""Pixels of a feature that must lie on a scene for it to be one of its objects."""
 
 Float64Array = npt.NDArray[np.float64]
 Row = tuple[int, tuple[float, float, float, float], bool]
@@ -69,11 +73,14 @@ class _Features:
         return _areas(self)
 
 
-def read_vector(path: Path | str, images: Path | str) -> LabelledSet:
+def read_vector(
+    path: Path | str, images: Path | str, *, also: Mapping[str, int | None] | None = None
+) -> LabelledSet:
     """The labelled set of a vector file over the scenes under a folder.
 
-    Every scene of the folder belongs to the set; those without a feature have no objects. Class
-    ids are those of a column `class_id`, else counted from 1 in alphabetical order.
+    `also` are classes of other splits, with their ids where they have them: a set's splits have
+    the same classes. Every scene of the folder belongs to the set; those without a feature have no
+    objects. Class ids are those of a column `class_id`, else counted from 1 in alphabetical order.
 
     Raises:
         DataError: no layer, CRS, outlines or classes; a scene without a CRS; a feature that names
@@ -84,7 +91,7 @@ def read_vector(path: Path | str, images: Path | str) -> LabelledSet:
     scenes = images_in(images)
     if not scenes:
         raise DataError(f"{images}: no images for the features of {path}")
-    categories = _categories(features)
+    categories = _categories(features, also or {})
     label_of = {category.name: label for label, category in enumerate(categories)}
     used = np.zeros(len(features.kinds), np.bool_)
     pictures = [
@@ -99,8 +106,21 @@ def read_vector(path: Path | str, images: Path | str) -> LabelledSet:
             "folder images/SPLIT of its own"
         )
     return LabelledSet(
-        images=tuple(pictures), categories=categories, fingerprint=fingerprint_of_files([path])
+        images=tuple(pictures), categories=categories, fingerprint=_fingerprint(path, scenes)
     )
+
+
+def _fingerprint(path: Path, scenes: Sequence[Path]) -> str:
+    """Of the labels and of which scenes there are, all of which belong to the set."""
+    names = "\0".join(scene.name for scene in scenes)
+    return fingerprint_of(f"{fingerprint_of_files([path])} {names}".encode())
+
+
+def classes_in(path: Path | str) -> dict[str, int | None]:
+    """The classes of a vector file, with their ids where it has a column of them."""
+    features = _read(Path(path))
+    known = _column(features.columns, ("class_id",)) is not None
+    return {each.name: each.id if known else None for each in _categories(features)}
 
 
 def _read(path: Path) -> _Features:
@@ -165,14 +185,17 @@ def _column(
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _categories(features: _Features) -> tuple[Category, ...]:
+def _categories(
+    features: _Features, also: Mapping[str, int | None] = MappingProxyType({})
+) -> tuple[Category, ...]:
     """Classes with their ids; what was drawn by hand has none and takes its class's, or a new."""
     ids = _column(features.columns, ("class_id",))
-    names = sorted(set(features.kinds))
-    if ids is None:
+    names = sorted(set(features.kinds) | set(also))
+    known = [None] * len(features.kinds) if ids is None else ids.tolist()
+    given: dict[str, int] = {name: at for name, at in also.items() if at is not None}
+    if ids is None and not given:
         return categories_of(names)
-    given: dict[str, int] = {}
-    for at, (kind, value) in enumerate(zip(features.kinds, ids.tolist(), strict=True)):
+    for at, (kind, value) in enumerate(zip(features.kinds, known, strict=True)):
         if _is_null(value):
             continue
         number = _number(features, at, "class_id", value)
@@ -246,7 +269,9 @@ def _on_scene(
         )
     boxes = _pixel_boxes(features, mine, place)
     size = np.array([place.width, place.height])
-    touching = (boxes[:, :2] < size).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    # What ends at a scene's edge reaches a rounding error beyond it on its neighbour.
+    inside = np.minimum(boxes[:, 2:], size) - np.maximum(boxes[:, :2], 0)
+    touching = (inside > LEAST_PX).all(axis=1)
     mine, boxes = mine[touching], boxes[touching]
     used[mine] = True
     rows: list[Row] = [
@@ -371,6 +396,12 @@ def _ring(image: LabelledImage, place: Georeference, crs: CRS) -> Float64Array:
     t = place.transform
     points = np.stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f], axis=-1)
     if place.crs != crs and len(points):
-        transformer = Transformer.from_crs(place.crs, crs, always_xy=True)
+        try:
+            transformer = Transformer.from_crs(place.crs, crs, always_xy=True)
+        except ProjError as error:
+            raise DataError(
+                f"{image.path}: no way leads from its coordinate system to {crs.name}, which the "
+                "file of features has; write coco, yolo, voc, dota or csv"
+            ) from error
         points = np.stack(transformer.transform(points[..., 0], points[..., 1]), axis=-1)
     return points

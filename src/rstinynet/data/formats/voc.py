@@ -18,12 +18,14 @@ from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped
 from rstinynet import files
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.formats.common import (
+    IMAGE_SUFFIXES,
     categories_of,
     fingerprint_of_files,
     image_size,
     labelled_image,
     losses,
     place_images,
+    unseen_classes,
 )
 from rstinynet.errors import DataError
 
@@ -52,7 +54,7 @@ def read_voc(
     """
     parsed = [parse_xml(path, first_pixel=first_pixel) for path in annotations]
     if names is None:
-        names = sorted({name for objects in parsed for name, _, _ in objects})
+        names = _names(parsed)
         if not names:
             raise DataError(f"no objects in {len(parsed)} VOC files; name the classes")
     label_of = {name.lower(): label for label, name in enumerate(names)}
@@ -64,7 +66,7 @@ def read_voc(
         if unknown:
             raise DataError(f"{source}: unknown classes {unknown}; known are {list(names)}")
         rows = [(label_of[name.lower()], box, difficult) for name, box, difficult in objects]
-        size = image_size(path)
+        size = _size_in(source) or image_size(path)
         pictures.append(
             labelled_image(path.absolute(), number, size, rows, classes=len(label_of), where=source)
         )
@@ -83,7 +85,11 @@ def read_voc_folder(root: Path | str, split: str) -> LabelledSet:
     """
     root = Path(root)
     annotations = root / "Annotations"
-    images = {path.stem: path for path in (root / "JPEGImages").glob("*.*")}
+    images = {
+        path.stem: path
+        for path in sorted((root / "JPEGImages").glob("*.*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    }
     listed = read_list(root / "ImageSets" / "Main" / f"{split}.txt")
     missing = [name for name in listed if name not in images]
     if missing:
@@ -92,9 +98,17 @@ def read_voc_folder(root: Path | str, split: str) -> LabelledSet:
             f"missing: {', '.join(missing[:5])}"
         )
     every = sorted(annotations.glob("*.xml"))
-    names = sorted({name for path in every for name, _, _ in parse_xml(path)})
+    names = _names([parse_xml(path) for path in every])
     chosen = [annotations / f"{name}.xml" for name in listed]
     return read_voc(chosen, [images[name] for name in listed], names=names)
+
+
+def _names(parsed: Sequence[Sequence[Object]]) -> list[str]:
+    """The classes found, sorted; of spellings that differ in case only the first one."""
+    spelled: dict[str, str] = {}
+    for name in sorted({name for objects in parsed for name, _, _ in objects}):
+        spelled.setdefault(name.lower(), name)
+    return sorted(spelled.values())
 
 
 def read_list(path: Path) -> list[str]:
@@ -148,6 +162,16 @@ def parse_xml(path: Path, *, first_pixel: int = 1) -> list[Object]:
     return objects
 
 
+def _size_in(path: Path) -> tuple[int, int] | None:
+    """(width, height) that the labels say, which the image is held against; None without."""
+    root = SafeTree.fromstring(path.read_bytes(), forbid_dtd=True)
+    try:
+        width, height = (int(float(root.findtext(f"size/{key}"))) for key in ("width", "height"))
+    except (TypeError, ValueError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
+
+
 def _corner(each: Element, key: str, where: str) -> float:
     text = each.findtext(f"bndbox/{key}")
     try:
@@ -164,13 +188,23 @@ def write_voc(
     Crowd regions are written as difficult objects, which the reader gives back as regions.
     """
     folder = Path(folder)
+    lists = folder / "ImageSets" / "Main"
     placed = place_images(labelled, folder / "JPEGImages", link=link)
+    mine = {image.path.stem.casefold() for image in placed.images}
+    for other in sorted(lists.glob("*.txt")):
+        both = sorted(mine & {name.casefold() for name in read_list(other)})
+        if other.stem != split and both:
+            raise DataError(
+                f"{folder / 'Annotations'}: '{split}' and '{other.stem}' both have images named "
+                f"{', '.join(both[:5])}, and VOC keeps the labels of all splits by that name in "
+                "one folder; name the images apart, or write each split into a folder of its own"
+            )
     for image in placed.images:
         target = folder / "Annotations" / f"{image.path.stem}.xml"
         files.write_bytes(target, _xml(image, labelled.names))
     listed = "".join(f"{image.path.stem}\n" for image in placed.images)
-    files.write_bytes(folder / "ImageSets" / "Main" / f"{split}.txt", listed.encode())
-    lost = losses(labelled, crowd=False)
+    files.write_bytes(lists / f"{split}.txt", listed.encode())
+    lost = losses(labelled, crowd=False) + unseen_classes(labelled)
     if list(labelled.names) != sorted(labelled.names):
         lost.append("the order of the classes: the format has no list of them")
     parts = sum(int((image.boxes % 1 != 0).any(axis=1).sum()) for image in labelled.images)
