@@ -109,3 +109,60 @@ def test_refusals(
 ) -> None:
     assert run(["count", str(found), *arguments]) == code
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("bom.csv", "\ufeffclass_name,score,lon,lat\ncar,0.5,9,50\n", "counted 1 objects"),
+        ("nan.csv", "class_name,score,lon,lat\ncar,0.5,nan,50\n", "object 1 lies nowhere"),
+        ("far.csv", "class_name,score,lon,lat\ncar,0.5,9,95\n", "object 1 lies nowhere"),
+        ("nameless.csv", "class_name,score,lon,lat\n,0.5,9,50\n", "has no class_name"),
+    ],
+)
+@pytest.mark.parametrize("by", [["--grid", "100"], ["--h3", "8"]])
+def test_tables_from_elsewhere(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    words: str,
+    by: list[str],
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    code = 0 if "counted" in words else 3
+    assert run(["count", str(tmp_path / name), "--out", str(tmp_path / "o"), *by]) == code
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_files_that_cannot_be_counted_say_why(
+    found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "latin.csv").write_bytes("class_name,score,lon,lat\nférry,1,2,3\n".encode("latin1"))
+    (tmp_path / "zones.csv").write_text("name\nwest\n")
+    pyogrio.raw.write(
+        str(tmp_path / "holes.gpkg"),
+        geometry=np.array([None, shapely.to_wkb(shapely.box(0, 0, 1, 1))], object),
+        field_data=[np.array(["car", "car"], object), np.array([0.5, 0.5])],
+        fields=np.array(["class_name", "score"], object),
+        geometry_type="Polygon",
+        crs="EPSG:32611",
+        layer="detections",
+        driver="GPKG",
+    )
+    for arguments, words in (
+        (["latin.csv", "--h3", "8"], "text in UTF-8"),
+        (["holes.gpkg", "--grid", "10"], "object 1 lies nowhere"),
+        ([found.name, "--zones", str(tmp_path / "zones.csv")], "a table without any"),
+    ):
+        assert run(["count", str(tmp_path / arguments[0]), *arguments[1:]]) == 3
+        assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_class_that_is_not_there_is_said(
+    found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["count", str(found), "--grid", "10", "--out", str(tmp_path / "o")]
+    assert run([*arguments, "--classes", "cra,ship"]) == 0
+    assert "has no object of cra; it has car, ship" in " ".join(capsys.readouterr().err.split())
+    assert run([*arguments, "--classes", ","]) == 2

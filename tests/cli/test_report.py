@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import cv2
+import numpy as np
 import pytest
 
 from rstinynet.cli.main import run
@@ -57,3 +60,15 @@ def test_mistakes_are_answered(data, extra, code, message, tmp_path, capsys):
     assert run([*arguments(data, str(out)), *extra]) == code
     assert message in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
+
+
+def test_a_picture_of_another_size_than_its_labels_is_an_error(data, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    for picture in (other / "images").iterdir():
+        assert cv2.imwrite(str(picture), np.zeros((48, 48, 3), np.uint8))
+    assert run(arguments(other, str(tmp_path / "r.html"))) == 3
+    assert "48 x 48 and annotated as 96 x 96" in " ".join(capsys.readouterr().err.split())
+    view = ["view", "--data", str(other), "--predictions", str(other / "dets.json")]
+    assert run([*view, "--out", str(tmp_path / "v")]) == 3
+    assert "48 x 48 and annotated as 96 x 96" in " ".join(capsys.readouterr().err.split())

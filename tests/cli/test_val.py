@@ -276,3 +276,52 @@ def test_doubled_annotation_ids_and_bad_options_are_named(data, tmp_path):
         error = run("--data", data, "--predictions", found, *extra).exception
         assert isinstance(error, UsageError)
         assert message in str(error)
+
+
+def test_what_cannot_be_written_or_named_is_refused_before_the_run(data, weights, tmp_path):
+    (tmp_path / "file").touch()
+    calls = []
+
+    def searched(*args, **kwargs):
+        calls.append(1)
+        raise AssertionError("the model ran")
+
+    app = typer.Typer()
+    app.command()(val)
+    arguments = ["--data", str(data), "--model", str(weights)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Detector, "detect_batch", searched)
+        for more, error, words in (
+            (["--save-predictions", str(tmp_path)], UsageError, "is a folder"),
+            (["--plots", str(tmp_path / "file")], UsageError, "is a file"),
+            (["--scene-pattern", "(zzz)"], DataError, "zzz"),
+            (["--fit", "2080"], UsageError, "--fit 2080 enlarges"),
+        ):
+            result = CliRunner().invoke(app, [*arguments, *more])
+            assert isinstance(result.exception, error), more
+            assert words in str(result.exception)
+    assert not calls
+
+
+def test_names_in_brackets_and_of_other_alphabets(data, tmp_path):
+    content = json.loads((data / "val.json").read_text())
+    content["categories"][0]["name"] = "ship [/b]"
+    content["categories"][1]["name"] = "tank[old]"
+    for image in content["images"]:
+        image["scène"] = "[red] nord"
+    (tmp_path / "val.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "images").symlink_to(data / "images")
+    keys = ("image_id", "category_id", "bbox")
+    found = [{key: each[key] for key in keys} | {"score": 0.5} for each in content["annotations"]]
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "dets.json").write_text(json.dumps(found))
+    app = typer.Typer()
+    app.command()(val)
+    one, two = (str(tmp_path / run / "dets.json") for run in ("a", "b"))
+    arguments = ["--data", str(tmp_path), "--predictions", one, "--compare", two]
+    result = CliRunner().invoke(app, [*arguments, "--scene-field", "scène", "--errors"])
+    assert result.exit_code == 0, result.exception
+    for name in ("ship [/b]", "tank[old]", "[red] nord", "AR@1500"):
+        assert name in result.stdout
+    assert one in result.stdout.replace("\n", "")

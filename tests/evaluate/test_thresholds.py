@@ -95,3 +95,23 @@ def test_objects_where_not_all_are_labelled_do_not_lower_recall():
     partly = replace(image(2, [A, B]), exhaustive=np.array([False]))
     result = best_thresholds(labelled(image(1, [A]), partly), {1: found([A], [0.9])})[0]
     assert (result.precision, result.recall) == (1.0, 1.0)
+
+
+def test_a_region_of_one_class_hides_nothing_of_another():
+    regions = image(1, [[60, 60, 100, 100], A], labels=[0, 1], crowd=[True, False],
+                    known=(True, True))  # fmt: skip
+    dets = found([A, FAR, [70, 70, 78, 78]], [0.9, 0.8, 0.7], labels=[1, 1, 1])
+    (_, other) = best_thresholds(labelled(regions, classes=2), {1: dets}, slack=0.9)
+    assert (other.precision, other.recall) == (pytest.approx(1 / 3), 1.0)
+
+
+def test_a_threshold_keeps_all_of_one_score_or_none():
+    truth = labelled(image(1, [A, B]))
+    # By rank .5 would keep B and drop what is wrong; no confidence does.
+    wrong = [[60 + 3 * i, 5, 62 + 3 * i, 7] for i in range(10)]
+    dets = found([A, B, *wrong], [0.9, 0.5, *[0.5] * 10])
+    (chosen,) = best_thresholds(truth, {1: dets})
+    assert chosen.conf == pytest.approx(0.9)
+    assert (chosen.precision, chosen.recall) == (1.0, 0.5)
+    (loose,) = best_thresholds(truth, {1: dets}, slack=0.9)
+    assert (loose.precision, loose.recall) == (pytest.approx(2 / 12), 1.0)

@@ -306,3 +306,16 @@ def test_the_head_ends_in_convolutions_that_stay_in_float():
     names = last_convolutions(model)
     assert len(names) == 2 * len(model.strides)
     assert all(isinstance(modules[name], torch.nn.Conv2d) for name in names)
+
+
+def test_a_split_that_cannot_be_measured_ends_before_the_export(weights, tmp_path, monkeypatch):
+    make_synthetic(tmp_path / "data", images=1, size=64, split="val")
+    path = tmp_path / "data" / "val.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"annotations": []}))
+    monkeypatch.setattr("rstinynet.export.run._write", lambda *args: pytest.fail("was exported"))
+    for data in ("data", "nowhere"):
+        out = ["--out", str(tmp_path / "m.onnx"), "--data", str(tmp_path / data)]
+        assert run(["export", str(weights), *out]) == 3
+        package = ["package", str(weights), "--out", str(tmp_path / "p")]
+        assert run([*package, "--data", str(tmp_path / data)]) == 3

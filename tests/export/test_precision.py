@@ -135,3 +135,14 @@ def test_openvino_starts_as_many_threads_as_told(openvino_file, precision):
     assert backend.compiled.get_property("INFERENCE_NUM_THREADS") == 1
     if precision == "bfloat16":
         assert backend._decode.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "names"),
+    [
+        (["CPU", "GPU"], {"CPU": "CPU", "GPU": "GPU", "GPU.0": "GPU", "GPU.1": "", "NPU": ""}),
+        (["CPU", "GPU.0", "GPU.1"], {"GPU": "GPU", "GPU.1": "GPU.1", "GPU.2": "", "AUTO": "AUTO"}),
+    ],
+)
+def test_one_gpu_of_several_is_named_by_its_number(there, names):
+    assert {name: openvino_backend._device_of(name, there) for name in names} == names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 
@@ -86,6 +87,34 @@ def test_rows_and_files_of_every_cpu_runtime(lively, image, tmp_path, capsys):
     [table] = report_of(capsys, exported, "--batch", "2", "--image", image)["tables"]
     assert [row["runtime"] for row in table["rows"]] == ["onnx"]
     assert (table["imgsz"], table["batch"], table["gflops"]) == (SIDE, 2, None)
+
+
+def test_each_file_of_one_model_is_exported_itself(lively, image, tmp_path, capsys):
+    model, _ = lively
+    paths = []
+    for name, conf in (("loud", CONF), ("still", 0.999)):
+        described = WeightsMetadata(
+            model="yolo11n", names=("a", "b"), category_ids=(1, 2), imgsz=SIDE, conf=conf
+        )
+        quiet = copy.deepcopy(model)
+        if name == "still":
+            for branch in quiet.head.classify:
+                branch[-1].bias.data.fill_(-30.0)
+        paths.append(tmp_path / f"{name}.safetensors")
+        save_weights(paths[-1], quiet, described)
+    options = ["--imgsz", SIDE, "--image", image, "--threads", "1", "--runtimes", "torch,onnx"]
+    loud, still = report_of(capsys, *paths, *options)["tables"]
+    assert [row["objects"] > 0 for row in loud["rows"]] == [True, True]
+    assert [row["objects"] for row in still["rows"]] == [0, 0]
+
+
+def test_a_model_that_is_not_there_ends_before_the_first_is_timed(lively, tmp_path, monkeypatch):
+    model, _ = lively
+    path = tmp_path / "tiny.safetensors"
+    described = WeightsMetadata(model="yolo11n", names=("a", "b"), category_ids=(1, 2), imgsz=SIDE)
+    save_weights(path, model, described)
+    monkeypatch.setattr("rstinynet.speed.run._tables", lambda *args: pytest.fail("was timed"))
+    assert run(["benchmark", str(path), str(tmp_path / "nowhere.safetensors")]) == 4
 
 
 def test_names_without_weights_are_timed_and_said_to_be_random(monkeypatch, capsys):

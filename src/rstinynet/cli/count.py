@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from rstinynet.cli.shown import listed
 from rstinynet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,19 +59,28 @@ def count(
         raise UsageError("say what to count by: --zones FILE, --grid METRES or --h3 RESOLUTION")
     if not 0 <= conf <= 1:
         raise UsageError(f"--conf must lie in [0, 1], not {conf}")
-    wanted = None if classes is None else [name.strip() for name in classes.split(",")]
+    wanted = listed(classes)
     crs = places.system(found)
     counting = Counting(options, crs, None if grid is None else _extent(found))
     stem = (out or found.parent) / found.stem
     counting.files(stem)
     totals: dict[str, int] = {}
+    there: set[str] = set()
     for part in places.read(found):
+        there |= set(part.names.tolist())
         kept = part.of(wanted, conf)
         counting.add(kept, crs)
         for name in kept.names.tolist():
             totals[name] = totals.get(name, 0) + 1
     files = counting.write(stem, wanted or sorted(totals))
     report(counting, files)
+    missing = [name for name in wanted or () if name not in there]
+    if missing:
+        Console(stderr=True).print(
+            f"[yellow]note[/] {escape(found.name)} has no object of {escape(', '.join(missing))}; "
+            f"it has {escape(', '.join(sorted(there)) or 'none at all')}",
+            soft_wrap=True,
+        )
     if json:
         print(json_text.dumps(summary(counting, files) | {"counts": totals}))
 

@@ -35,7 +35,7 @@ def report(
     ] = None,
 ) -> None:
     """Score a results file; write tables, curves, errors and worst images as one offline page."""
-    from rstinynet.data.folder import open_split
+    from rstinynet.data.folder import name_of, open_split
     from rstinynet.data.formats.coco import require_annotations
     from rstinynet.errors import UsageError
     from rstinynet.evaluate.page import page
@@ -50,14 +50,14 @@ def report(
     labelled = require_annotations(open_split(data, split), source=data)
     content = _evaluated(predictions, labelled, protocol)
     content["settings"] |= {
-        "data": data.resolve().name,
+        "data": name_of(data),
         "split": split,
         "predictions": predictions.name,
         "annotations_sha256": labelled.fingerprint,
     }
     called = name or predictions.stem
     pictures = _worst(predictions, labelled, called, (worst, conf))
-    title = f"{called} on {data.resolve().name}, {split}"
+    title = f"{called} on {name_of(data)}, {split}"
     write_bytes(out, page(content, title=title, pictures=pictures).encode())
     print(out)
 
@@ -74,9 +74,9 @@ def _evaluated(predictions: Path, labelled: LabelledSet, protocol: str) -> dict[
 def _worst(
     predictions: Path, labelled: LabelledSet, name: str, chosen: tuple[int, float | None]
 ) -> list[Picture]:
-    from rstinynet.data.image import read_rgb
     from rstinynet.evaluate.chosen import read_chosen
     from rstinynet.evaluate.page import Picture
+    from rstinynet.evaluate.run import read_labelled
     from rstinynet.evaluate.verdicts import judge_all
     from rstinynet.evaluate.view import Shown, side_by_side, worst_images
 
@@ -91,7 +91,7 @@ def _worst(
         counts = f"{outcome.hits} hit, {outcome.missed} missed, {outcome.false_alarms} false"
         pictures.append(
             Picture(
-                pixels=side_by_side(read_rgb(image.path), image, shown),
+                pixels=side_by_side(read_labelled(image), image, shown),
                 caption=f"{image.path.name} (image {image.id}): {counts}",
             )
         )

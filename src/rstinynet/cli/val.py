@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from rstinynet.detections import Detections
     from rstinynet.evaluate.study import Study, Wanted
     from rstinynet.scenes.detector import Detector
+
+
+WIDTH = 120
+"""Columns of tables that no terminal shows."""
 
 
 def val(
@@ -115,7 +120,7 @@ def val(
 
     from rich.console import Console
 
-    from rstinynet.data.folder import open_split
+    from rstinynet.data.folder import name_of, open_split
     from rstinynet.data.formats.coco import require_annotations
     from rstinynet.errors import UsageError
     from rstinynet.evaluate.protocols import protocol_named
@@ -125,14 +130,17 @@ def val(
 
     rules = protocol_named(protocol).with_max_det(max_det)
     _check(model, predictions, save_predictions)
+    _check_places(save_predictions, plots)
     _check_numbers(batch=batch, conf=conf, iou=iou, confusion_conf=confusion_conf)
     scales = None if scale is None else parse_scales(scale)
     _check_fit(fit, scale=scale, model=model)
     check_views(tta)
     if tta > 1 and model is None:
         raise UsageError("--tta is how a model searches; give it with --model")
-    messages = Console(stderr=True)
+    messages = Console(stderr=True, markup=False)
     labelled = require_annotations(open_split(data, split), source=data)
+    if fit is not None:
+        _check_factor(fit, labelled)
     wanted = _wanted(
         labelled,
         (data, split),
@@ -184,20 +192,26 @@ def val(
     report = made.as_dict()
     report["settings"] |= extra
     report["settings"]["annotations_sha256"] = labelled.fingerprint
-    names = [Path(str(predictions if predictions is not None else model)).name]
+    names = [str(predictions if predictions is not None else model)]
     if plots is not None:
         for path in made.plot(plots):
             messages.print(f"written: {path}")
     if other is not None:
         from rstinynet.evaluate.side_by_side import compared
 
-        names.append(Path(str(compare)).name)
+        names.append(str(compare))
         theirs = other.as_dict()
         report["compared"] = compared(made, other) | {"with": str(compare), "other": theirs}
     if json_:
         print(json.dumps(report, allow_nan=False))
     else:
-        _print(made, other, names, on=f"{data.name}, {split}")
+        _print(made, other, told_apart(names), on=f"{name_of(data)}, {split}")
+
+
+def told_apart(paths: list[str]) -> list[str]:
+    """Names of files for headings: with their folders where two have one name."""
+    short = [Path(path).name for path in paths]
+    return short if len(set(short)) == len(short) else paths
 
 
 def _print(made: Study, other: Study | None, names: list[str], *, on: str) -> None:
@@ -206,7 +220,8 @@ def _print(made: Study, other: Study | None, names: list[str], *, on: str) -> No
     from rstinynet.evaluate import report
     from rstinynet.evaluate.side_by_side import tables
 
-    console = Console()
+    # Wide tables, where no terminal says how wide it is; names may have brackets.
+    console = Console(markup=False, width=None if sys.stdout.isatty() else WIDTH)
     protocol = made.evaluation.protocol
     for name, each in zip(names, (made, other), strict=False):
         assert each is not None
@@ -250,6 +265,9 @@ def _wanted(
         scene_of = by_field(annotations, field)
     elif per_scene or pattern is not None:
         scene_of = by_scene(pattern)
+    if scene_of is not None:
+        for image in labelled.images:
+            scene_of(image)  # so that an image without one does not cost the run of a model
     known = scales(annotations, [image.id for image in labelled.images], default=gsd)
     return Wanted(scene_of=scene_of, gsd_m=known, **also)
 
@@ -265,6 +283,32 @@ def _check(
         raise UsageError("val needs either --model WEIGHTS or --predictions FILE, and not both")
     if predictions is not None and save_predictions is not None:
         raise UsageError("--save-predictions writes what a model found; give it with --model")
+
+
+def _check_places(predictions: Path | None, plots: Path | None) -> None:
+    """Refuse before the run what could not be written after it."""
+    from rstinynet.errors import UsageError
+
+    if predictions is not None and predictions.is_dir():
+        raise UsageError(f"--save-predictions {predictions} is a folder; give a file's name")
+    if plots is not None:
+        if plots.exists() and not plots.is_dir():
+            raise UsageError(f"--plots {plots} is a file; give a folder")
+        import matplotlib.figure  # noqa: F401  # which says what to install where it is missing
+
+
+def _check_factor(fit: int, labelled: LabelledSet) -> None:
+    """UsageError where an image would be enlarged more than a search can."""
+    from rstinynet.errors import UsageError
+    from rstinynet.scenes.views import MOST_SCALE
+
+    smallest = min(labelled.images, key=lambda image: max(image.width, image.height))
+    factor = fit / max(smallest.width, smallest.height)
+    if factor > MOST_SCALE:
+        raise UsageError(
+            f"--fit {fit} enlarges {smallest.path.name} ({smallest.width} x {smallest.height}) "
+            f"{factor:g} times; {MOST_SCALE} are the most"
+        )
 
 
 def _check_numbers(*, batch: int, **numbers: float) -> None:

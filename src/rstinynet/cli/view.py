@@ -54,9 +54,9 @@ def view(
 
     from rstinynet.data.folder import open_split
     from rstinynet.data.formats.coco import require_annotations
-    from rstinynet.data.image import read_rgb
     from rstinynet.errors import UsageError
     from rstinynet.evaluate.chosen import read_chosen
+    from rstinynet.evaluate.run import read_labelled
     from rstinynet.evaluate.verdicts import judge_all
     from rstinynet.evaluate.view import Shown, side_by_side, worst_images
     from rstinynet.files import write_bytes
@@ -85,7 +85,7 @@ def view(
     picked = chosen.images if images is not None else worst_images(chosen, shown, count=count)
     console = Console(stderr=True, highlight=False, markup=False)
     for image in picked:
-        picture = side_by_side(read_rgb(image.path), image, shown)
+        picture = side_by_side(read_labelled(image), image, shown)
         path_out = out / f"{image.path.stem}_{image.id}.png"
         encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1]
         write_bytes(path_out, encoded.tobytes())

@@ -64,6 +64,12 @@ def open_split(data: Path | str, split: str) -> LabelledSet:
     )
 
 
+def name_of(data: Path | str) -> str:
+    """What to call a data set: its folder's name."""
+    path = Path(data).resolve()
+    return path.parent.name if path.is_file() else path.name
+
+
 def splits_of(data: Path | str) -> list[str]:
     """Those of "train", "val" and "test" that a data folder or data.yaml has."""
     data = Path(data)

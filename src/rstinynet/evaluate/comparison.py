@@ -18,6 +18,7 @@ import yaml
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.catalog import aitod, dior
 from rstinynet.data.catalog.prepared import RECORD
+from rstinynet.data.folder import name_of
 from rstinynet.errors import DataError
 from rstinynet.evaluate.published import (
     DIOR_CODES,
@@ -74,7 +75,7 @@ def recognise(data: Path, split: str, labelled: LabelledSet) -> str:
         and split == "test"
     ):
         return DIOR_TEST
-    return f"{data.resolve().name}, {split} ({images:,} images, {boxes:,} boxes)"
+    return f"{name_of(data)}, {split} ({images:,} images, {boxes:,} boxes)"
 
 
 def read_run(run: Path) -> MeasuredRow:

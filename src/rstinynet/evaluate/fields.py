@@ -24,7 +24,8 @@ def image_fields(annotations: Path | None, field: str) -> dict[int, Any]:
         return {}
     text = annotations.read_bytes()
     # Most files lack it, and large ones are slow to parse.
-    if json.dumps(field).encode() not in text:
+    written = (json.dumps(field, ensure_ascii=ascii_only) for ascii_only in (True, False))
+    if not any(name.encode() in text for name in written):
         return {}
     records = json.loads(text)["images"]
     return {record["id"]: record[field] for record in records if field in record}

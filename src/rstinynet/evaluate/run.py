@@ -88,10 +88,11 @@ def _groups(images: Sequence[LabelledImage], batch: int) -> Iterator[list[Labell
 
 
 def _read_all(group: Sequence[LabelledImage]) -> list[Image]:
-    return [_read(image) for image in group]
+    return [read_labelled(image) for image in group]
 
 
-def _read(image: LabelledImage) -> Image:
+def read_labelled(image: LabelledImage) -> Image:
+    """The pixels of a labelled image; DataError where they are not as many as its labels say."""
     pixels = read_rgb(image.path)
     height, width = pixels.shape[:2]
     if (height, width) != (image.height, image.width):

@@ -88,7 +88,7 @@ def _judge(
             verdict[i] = True
             overlaps[:, best] = -1
     counts = np.ones(len(boxes), np.bool_)
-    crowd = image.boxes[image.crowd]
+    crowd = image.boxes[mine & image.crowd]
     if len(crowd) and len(boxes):
         low = np.maximum(boxes[:, None, :2], crowd[None, :, :2])
         high = np.minimum(boxes[:, None, 2:], crowd[None, :, 2:])
@@ -103,6 +103,9 @@ def _best(score: Float32Array, hit: npt.NDArray[np.bool_], objects: int, slack: 
     if not objects or not len(hits) or not hits[-1]:
         return Threshold(conf=DEFAULT_CONF, precision=0.0, recall=0.0)
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
+    # A threshold keeps all detections of one score or none.
+    ranked = score[order]
+    f1[:-1][ranked[1:] == ranked[:-1]] = -1.0
     at = int(f1.argmax()) if not slack else int(np.flatnonzero(f1 >= (1 - slack) * f1.max())[-1])
     return Threshold(
         conf=float(np.nextafter(score[order[at]], np.float32(0))),

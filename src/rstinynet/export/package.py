@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rstinynet.data.folder import open_split
+from rstinynet.data.folder import name_of
 from rstinynet.errors import UsageError
 from rstinynet.export.card import Facts, model_card
 from rstinynet.export.check import evaluation
 from rstinynet.export.licence import licence_file, licence_of, shipped_notice
 from rstinynet.export.mlm import mlm_item
-from rstinynet.export.run import ExportSettings, export_model
+from rstinynet.export.run import ExportSettings, export_model, split_for
 from rstinynet.files import replacing_folder, write_bytes, write_json
 from rstinynet.model.cost import count_parameters
 from rstinynet.model.metadata import WeightsMetadata
@@ -108,7 +108,7 @@ def package_model(
     if settings.licence is not None:
         metadata = metadata.model_copy(update={"licence": settings.licence})
     licence = licence_of(metadata.licence)
-    labelled = None if data is None else open_split(data, split)
+    labelled = None if data is None else split_for(metadata, data, split)
     title = settings.repo.split("/")[1] if settings.repo else metadata.model
     with replacing_folder(out, may_hold=FILES if settings.overwrite else ()) as folder:
         content = path.read_bytes() if settings.licence is None else relabelled(path, metadata)
@@ -178,8 +178,9 @@ def _text(path: Path | None) -> str:
 
 
 def _words_of(data: Path, split: str, images: int) -> str:
-    name = data.resolve().parent.name if data.suffix else data.resolve().name
-    return f"the split {split} of {name} ({images} images), measured when this was packaged"
+    return (
+        f"the split {split} of {name_of(data)} ({images} images), measured when this was packaged"
+    )
 
 
 def _write(path: Path, text: str) -> None:

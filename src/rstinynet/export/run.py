@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.folder import open_split
+from rstinynet.data.formats.coco import require_annotations
 from rstinynet.data.image import read_rgb
 from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError
+from rstinynet.evaluate.classes import match_classes
 from rstinynet.export import check, int8, onnx_file, openvino_file, tensorrt_file, torch_file
 from rstinynet.files import write_json
 from rstinynet.model.detector import DetectorModel
@@ -116,11 +120,12 @@ def export_model(
         raise ExportError(f"a file of the format {settings.format} ends in {suffix}, not {path}")
     side = settings.imgsz or -(-round(metadata.imgsz * metadata.scale) // 32) * 32
     beside = path.with_name(f".{path.stem}.part{suffix}")
+    labelled = None if data is None else split_for(metadata, data, split)
     try:
         _write(beside, (model, metadata), settings, side)
         report = _checked(beside, path, (model, metadata), settings, side)
-        if data is not None:
-            report |= _ap(beside, (model, metadata), settings, side, open_split(data, split))
+        if labelled is not None:
+            report |= _ap(beside, (model, metadata), settings, side, labelled)
         if settings.format == "openvino":
             beside.with_suffix(".bin").replace(path.with_suffix(".bin"))
         beside.replace(path)
@@ -129,6 +134,16 @@ def export_model(
         beside.with_suffix(".bin").unlink(missing_ok=True)
     write_json(path.with_suffix(".export.json"), report)
     return report
+
+
+def split_for(metadata: WeightsMetadata, data: Path, split: str) -> LabelledSet:
+    """The split to measure AP on, before anything long begins.
+
+    Raises DataError where it is not there, has no box, or shares no class with the weights.
+    """
+    labelled = require_annotations(open_split(data, split), source=data)
+    match_classes(metadata.names, data_names=labelled.names)
+    return labelled
 
 
 def _write(
@@ -193,6 +208,12 @@ def _checked(
         if settings.dynamic:
             trials.append(trials[0][:, :, : _other_side(side)])
         found = [_compare_objects(detector, source, x, settings.precision) for x in trials]
+        if not any(one["objects_before"] for one in found):
+            warnings.warn(
+                f"{path.name}: the weights find nothing on the picture of the check, so what NMS "
+                "inside leaves was not compared: measure the file with --data",
+                stacklevel=2,
+            )
         return report | {
             "compared": {name: sum(one[name] for one in found) for name in found[0]},
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,18 @@ _UNDIVIDED = (
 )
 
 
+def _device_of(name: str, there: Sequence[str]) -> str:
+    """OpenVINO's own name of a device, which lists several GPUs as GPU.0, GPU.1 and one as GPU.
+
+    Empty where there is no such device.
+    """
+    kinds = {one.split(".")[0] for one in there}
+    if name == "AUTO" or name in there or name in kinds:
+        return name
+    kind, _, number = name.partition(".")
+    return kind if number == "0" and kind in there else ""
+
+
 class OpenvinoBackend(ExportedBackend):
     """An OpenVINO model (.xml with its .bin) that `rstinynet export` wrote.
 
@@ -38,7 +51,8 @@ class OpenvinoBackend(ExportedBackend):
         core = _core(self._origin)
         self.device = (device or "cpu").lower()
         name = self.device.upper().replace(":", ".")
-        if name != "AUTO" and name.split(".")[0] not in core.available_devices:
+        name = _device_of(name, core.available_devices)
+        if not name:
             there = ", ".join(core.available_devices).lower()
             raise UsageError(f"OpenVINO has no device {device!r} here; it has {there}")
         _check_precision(core, name, options.precision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -78,9 +78,31 @@ def read(path: Path) -> Iterator[Places]:
         yield from _read_ogr(path)
 
 
+def _checked(path: Path, places: Places, *, degrees: bool) -> Places:
+    """The objects; DataError where one has no class or no place."""
+    nameless = np.array([not isinstance(name, str) or not name for name in places.names], bool)
+    if nameless.any():
+        raise DataError(
+            f"{path}: object {int(nameless.argmax()) + 1} has no class_name: name its class"
+        )
+    lost = ~np.isfinite(places.xy).all(axis=1)
+    if degrees:
+        # Up to a turn on: what lies across the 180th meridian.
+        lost |= (np.abs(places.xy) > (540, 90)).any(axis=1)
+    if lost.any():
+        at = int(lost.argmax())
+        raise DataError(
+            f"{path}: object {at + 1} lies nowhere, at {places.xy[at].tolist()}: give it a place, "
+            "or remove it"
+        )
+    return places
+
+
 def middles(shapes: npt.NDArray[np.object_], *, degrees: bool) -> Floats:
     """(N, 2) middles of boxes; of one cut at the 180th meridian that of the whole."""
-    points = shapely.get_coordinates(shapely.centroid(shapes))
+    points = np.full((len(shapes), 2), np.nan)
+    there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    points[there] = shapely.get_coordinates(shapely.centroid(shapes[there]))
     if degrees and len(shapes):
         bounds = shapely.bounds(shapes)
         for at in np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180):
@@ -105,7 +127,8 @@ def _read_ogr(path: Path) -> Iterator[Places]:
             return
         degrees = meta["crs"] is not None and CRS.from_user_input(meta["crs"]).is_geographic
         xy = middles(shapely.from_wkb(geometry), degrees=degrees)
-        yield Places(xy, values["class_name"], values["score"].astype(np.float64))
+        places = Places(xy, values["class_name"], values["score"].astype(np.float64))
+        yield _checked(path, places, degrees=degrees)
         start += len(geometry)
 
 
@@ -115,27 +138,37 @@ def _read_parquet(path: Path) -> Iterator[Places]:
     _require(path, file.schema_arrow.names)
     for batch in file.iter_batches(CHUNK, columns=[*_NEEDED, "geometry"]):
         shapes = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
-        yield Places(
-            middles(shapes, degrees=crs is not None and crs.is_geographic),
+        degrees = crs is not None and crs.is_geographic
+        places = Places(
+            middles(shapes, degrees=degrees),
             np.array(batch["class_name"].to_pylist(), dtype=object),
-            batch["score"].to_numpy().astype(np.float64),
+            batch["score"].to_numpy(zero_copy_only=False).astype(np.float64),
         )
+        yield _checked(path, places, degrees=degrees)
 
 
 def _read_csv(path: Path) -> Iterator[Places]:
-    with path.open(encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        _require(path, table.fieldnames or [])
-        while rows := list(islice(table, CHUNK)):
-            try:
-                xy = np.array([(row["lon"], row["lat"]) for row in rows], np.float64)
-                scores = np.array([row["score"] for row in rows], np.float64)
-            except (KeyError, ValueError, TypeError) as error:
-                raise DataError(
-                    f"{path}: a CSV is counted by its columns lon and lat, which it lacks or has "
-                    f"as text ({error}): use the GeoPackage"
-                ) from error
-            yield Places(xy, np.array([row["class_name"] for row in rows], object), scores)
+    try:
+        # Spreadsheets put a mark before the first column's name.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file)
+            _require(path, table.fieldnames or [])
+            while rows := list(islice(table, CHUNK)):
+                yield _checked(path, _of_rows(path, rows), degrees=True)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a table must be text in UTF-8: {error}") from error
+
+
+def _of_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> Places:
+    try:
+        xy = np.array([(row["lon"], row["lat"]) for row in rows], np.float64)
+        scores = np.array([row["score"] for row in rows], np.float64)
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}: a CSV is counted by its columns lon and lat, which it lacks or has "
+            f"as text ({error}): use the GeoPackage"
+        ) from error
+    return Places(xy, np.array([row["class_name"] for row in rows], object), scores)
 
 
 def _parquet_crs(path: Path) -> CRS | None:

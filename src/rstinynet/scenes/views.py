@@ -20,6 +20,8 @@ from rstinynet.suppress import overlap
 
 VIEWS = (1, 2, 4, 8)
 """How many views there can be: the image; its mirror image; both ways; all, also turned."""
+MOST_SCALE = 16
+"""Most by which a search enlarges an image."""
 SAME_IOU = 0.4
 """Overlap above which boxes of one class in two views are one object: a tiny object's box moves by
 a pixel from view to view, so it lies below the suppression's."""
@@ -40,9 +42,10 @@ def scales_of(scale: float | Sequence[float]) -> tuple[float, ...]:
         found = tuple(float(s) for s in scale) if isinstance(scale, Iterable) else (float(scale),)
     except (TypeError, ValueError):
         found = ()
-    if not found or not all(0 < one <= 16 for one in found) or len(set(found)) < len(found):
+    if not found or not all(0 < one <= MOST_SCALE for one in found) or len(set(found)) < len(found):
         raise UsageError(
-            f"scale must be over 0 and at most 16, or several such that differ, not {scale}"
+            f"scale must be over 0 and at most {MOST_SCALE}, or several such that differ, not "
+            f"{scale}"
         )
     return found
 

@@ -42,6 +42,8 @@ class Zones:
             self._meta, _, geometry, self._fields = pyogrio.raw.read(path, layer=0)
         except (DataSourceError, DataLayerError) as error:
             raise DataError(f"{path}: zones cannot be read: {error}") from error
+        if geometry is None:
+            raise DataError(f"{path}: zones must be polygons, and this file is a table without any")
         self._wkb = geometry
         self.shapes = shapely.from_wkb(geometry)
         kinds = set(shapely.get_type_id(self.shapes[~shapely.is_missing(self.shapes)]).tolist())

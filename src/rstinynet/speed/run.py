@@ -51,9 +51,14 @@ def benchmark(
     tables: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         image = settings.image or sample_image(Path(folder))
-        for model in models:
-            for case in _cases(model, settings, image):
-                tables += _tables(case, settings, image, Path(folder), told or _silent)
+        # All are opened before the first is timed, so that a wrong name costs nothing.
+        cases = [list(_cases(model, settings, image)) for model in models]
+        for number, of_model in enumerate(cases):
+            # Two files of one model are exported apart.
+            own = Path(folder) / str(number)
+            own.mkdir()
+            for case in of_model:
+                tables += _tables(case, settings, image, own, told or _silent)
         about = _about(image, settings)
     return {"machine": machine(), "image": about, "tables": tables}
 
