@@ -325,3 +325,34 @@ def test_names_in_brackets_and_of_other_alphabets(data, tmp_path):
     for name in ("ship [/b]", "tank[old]", "[red] nord", "AR@1500"):
         assert name in result.stdout
     assert one in result.stdout.replace("\n", "")
+
+
+def test_sizes_are_metres_by_the_images_own_scale(data, weights, tmp_path, monkeypatch):
+    boxes = np.array([[5, 5, 15, 15], [40, 8, 46, 14], [20, 30, 50, 38]], np.float32)
+    every = Detections(boxes, np.full(3, 0.9, np.float32), np.ones(3, np.int64))
+    monkeypatch.setattr(
+        Detector, "detect_batch", lambda self, images, **options: [every for _ in images]
+    )
+    app = typer.Typer()
+    app.command()(val)
+    out = tmp_path / "found.json"
+    common = ["--data", str(data), "--model", str(weights), "--save-predictions", str(out)]
+
+    def kept(*more):
+        result = CliRunner().invoke(app, [*common, *more, "--json"])
+        assert result.exit_code == 0, result.exception
+        found = [each["bbox"][2] for each in json.loads(out.read_text()) if each["image_id"] == 9]
+        return found, json.loads(result.stdout)["settings"]["size_m"]
+
+    assert kept() == ([10, 6, 30], {})
+    assert kept("--size", "ship=4:10", "--gsd", "0.5")[0] == [10]
+    assert kept("--size", "ship=4:", "--gsd", "0.5") == ([10, 30], {"ship": ["4.0", "inf"]})
+    assert kept("--size", "storage-tank=99:", "--gsd", "0.5")[0] == [10, 6, 30]
+    for more, words in (
+        (["--size", "ship=4:"], "give --gsd"),
+        (["--size", "shp=4:", "--gsd", "1"], "did you mean 'ship'"),
+        (["--size", "ship=4", "--gsd", "1"], "size is CLASS=LEAST:MOST"),
+    ):
+        result = CliRunner().invoke(app, [*common, *more])
+        assert isinstance(result.exception, UsageError)
+        assert words in str(result.exception)

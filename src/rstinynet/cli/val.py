@@ -13,6 +13,8 @@ from rstinynet.cli.options import LABELLED, SPLIT
 from rstinynet.cli.running import DEVICE, PRECISION, PROVIDERS, THREADS, TTA, runtime_options
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
 
     from rstinynet.data.annotations import LabelledSet
@@ -105,6 +107,13 @@ def val(
         typer.Option(help="Resize each image so that its longer side has this many pixels."),
     ] = None,
     tta: TTA = 1,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Drop what a model finds of another size, in metres of the longer side, as "
+            "`predict --size` does: vehicle=3.5:20,ship=8:. Images need gsd_m or --gsd."
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Images of one size in a forward pass.")] = 1,
     device: DEVICE = None,
     threads: THREADS = None,
@@ -126,6 +135,7 @@ def val(
     from rstinynet.evaluate.protocols import protocol_named
     from rstinynet.evaluate.results import open_results, write_results
     from rstinynet.evaluate.study import study
+    from rstinynet.scenes.options import parse_sizes, size_limits
     from rstinynet.scenes.views import check_views, parse_scales
 
     rules = protocol_named(protocol).with_max_det(max_det)
@@ -137,6 +147,9 @@ def val(
     check_views(tta)
     if tta > 1 and model is None:
         raise UsageError("--tta is how a model searches; give it with --model")
+    if size is not None and model is None:
+        raise UsageError("--size drops of what a model finds; give it with --model")
+    sizes = None if size is None else parse_sizes(size)
     messages = Console(stderr=True, markup=False)
     labelled = require_annotations(open_split(data, split), source=data)
     if fit is not None:
@@ -154,6 +167,9 @@ def val(
             "calibration": calibration or plots is not None,
         },
     )
+    limits = size_limits(labelled.names, sizes)
+    if limits is not None:
+        _check_scales(labelled, wanted)
     # Read first, so that a bad file does not cost the run of a model.
     other = None if compare is None else study(labelled, open_results(compare, labelled), wanted)
     extra: dict[str, Any] = {"data": str(data), "split": split}
@@ -177,11 +193,14 @@ def val(
         cap = detector_cap(rules.limit) if rules.max_dets else detector_cap(1)
         options = {"conf": conf, "iou": iou, "max_det": cap, "scale": scales, "tta": tta}
         found, missing = _find(detector, labelled, options, fit=fit, batch=batch, messages=messages)
+        if limits is not None:
+            found = {at: _sized(one, wanted.gsd_m[at], limits) for at, one in found.items()}
         if save_predictions is not None:
             write_results(save_predictions, found, labelled)
         made = study(labelled, found, wanted)
         extra |= {"model": model, "architecture": detector.metadata.model}
         extra |= {"conf": conf, "iou": iou, "max_det_of_image": cap, "tta": tta}
+        extra["size_m"] = {name: list(map(str, each)) for name, each in (sizes or {}).items()}
         extra["precision"] = detector.backend.precision
         extra |= {"classes_missing_in_model": missing}
         if fit is not None:
@@ -295,6 +314,26 @@ def _check_places(predictions: Path | None, plots: Path | None) -> None:
         if plots.exists() and not plots.is_dir():
             raise UsageError(f"--plots {plots} is a file; give a folder")
         import matplotlib.figure  # noqa: F401  # which says what to install where it is missing
+
+
+def _check_scales(labelled: LabelledSet, wanted: Wanted) -> None:
+    """UsageError where an image does not say its metres a pixel, which --size needs."""
+    from rstinynet.errors import UsageError
+
+    for image in labelled.images:
+        if image.id not in wanted.gsd_m:
+            raise UsageError(
+                f"--size needs metres a pixel, and image {image.id} ({image.path.name}) says none "
+                "by a field gsd_m: give --gsd"
+            )
+
+
+def _sized(found: Detections, gsd_m: float, limits: NDArray[np.float64]) -> Detections:
+    """What is as large on the ground as its class may be."""
+    from rstinynet.scenes.options import of_size
+
+    longer = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1).astype(float) * gsd_m
+    return found[of_size(found.labels, longer, limits)]
 
 
 def _check_factor(fit: int, labelled: LabelledSet) -> None:

@@ -162,6 +162,20 @@ def size_limits(
     return limits
 
 
+def of_size(
+    labels: npt.NDArray[np.int64],
+    longer_m: npt.NDArray[np.float64],
+    limits: npt.NDArray[np.float64],
+) -> npt.NDArray[np.bool_]:
+    """(N,) which boxes, given by label and metres of the longer side, lie within `size_limits`.
+
+    Classes without a limit do, whatever is known of their size.
+    """
+    least, most = limits[labels].T
+    within = (longer_m >= least) & (longer_m <= most)
+    return np.asarray(within | ((least == 0) & (most == np.inf)), np.bool_)
+
+
 def _label(names: Sequence[str], name: str) -> int:
     if name not in names:
         close = difflib.get_close_matches(name, names, 1)

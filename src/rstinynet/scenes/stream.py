@@ -28,6 +28,7 @@ from rstinynet.scenes.options import (
     DEFAULT_MAX_DET,
     DEFAULT_OVERLAP,
     PredictOptions,
+    of_size,
     size_limits,
     wanted_labels,
 )
@@ -280,10 +281,7 @@ class Search:
             return found
         source = self.scene.source
         sides = georef.sizes_m(found.boxes, source.transform, source.crs, self.options.source_gsd)
-        longer = np.maximum(*sides)
-        least, most = self.limits[found.labels].T
-        any_size = (least == 0) & (most == np.inf)
-        return found[any_size | ((longer >= least) & (longer <= most))]
+        return found[of_size(found.labels, np.maximum(*sides), self.limits)]
 
     def find(self, tiles: Sequence[Tile]) -> list[Detections]:
         """What each tile holds, in its own pixels."""
