@@ -21,6 +21,7 @@ import numpy as np
 
 from rstinynet.data.folder import open_split
 from rstinynet.detections import Detections
+from rstinynet.errors import DataError
 from rstinynet.evaluate.calibration import (
     Outcomes,
     best_temperature,
@@ -47,7 +48,12 @@ def mends(parts: Sequence[Outcomes]) -> dict[str, Mend]:
     """Ways to mend scores of a class, chosen on these."""
     temperature = best_temperature(*together(parts))
     line = platt_scaling(*together(parts))
-    lines = [platt_scaling(*each) for each in parts]
+    lines = []
+    for each in parts:
+        try:
+            lines.append(platt_scaling(*each))
+        except DataError:  # all right or all wrong: as all classes together
+            lines.append(line)
 
     def straight(scores: np.ndarray, by: tuple[float, float]) -> np.ndarray:
         return tempered(shifted(scores, by[1]), by[0])

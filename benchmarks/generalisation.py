@@ -187,6 +187,11 @@ def main() -> None:
         some = [image for image in labelled.images if (~image.crowd).any()][: options.images]
         labelled = replace(labelled, images=tuple(some))
     detector = Detector.load(options.model)
+    if tuple(detector.names) != labelled.names:
+        raise SystemExit(
+            f"{options.model} finds {', '.join(detector.names)}; {options.data} labels "
+            f"{', '.join(labelled.names)}"
+        )
     rows = []
     for change in changes():
         moved, found, report = measure(detector, labelled, change)

@@ -187,6 +187,11 @@ def main() -> None:
     inner, outer = [], []
     for given in options.weights:
         model, metadata = load_weights(given)
+        if metadata.names != labelled.names:
+            raise SystemExit(
+                f"{given} finds {', '.join(metadata.names)}; {options.data} labels "
+                f"{', '.join(labelled.names)}"
+            )
         seen = watch(model, labelled)
         if not seen:
             raise SystemExit(f"{given}: {metadata.model} has neither MDCA nor PFDH")

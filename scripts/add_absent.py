@@ -41,6 +41,8 @@ def add_absent(coco: dict[str, Any], rules: list[dict[str, Any]], path: Path) ->
     for rule in rules:
         images = [image for image in coco["images"] if image.get("source") == rule["source"]]
         but = set(rule.get("but", ()))
+        # Copies that --times made are excepted as their originals are.
+        but |= {image["id"] for image in images if image.get("copy_of") in but}
         strange = but - {image["id"] for image in images}
         unknown = set(rule["absent"]) - set(ids)
         if not images or strange or unknown:
@@ -101,13 +103,17 @@ def keep_alone(coco: dict[str, Any], objects: list[list[Any]]) -> None:
 def repeat(coco: dict[str, Any], objects: list[list[Any]], times: int) -> None:
     """Change `coco` in place: images that `objects` names stand in it so many times in all."""
     named = {image_id for image_id, *_ in objects}
+    if not named:
+        return
     images = [image for image in coco["images"] if image["id"] in named]
     annotations = [each for each in coco["annotations"] if each["image_id"] in named]
     for _ in range(times - 1):
         image_id = max(image["id"] for image in coco["images"])
         last = max(each["id"] for each in coco["annotations"])
         ids = {image["id"]: image_id + n for n, image in enumerate(images, 1)}
-        coco["images"] += [image | {"id": ids[image["id"]]} for image in images]
+        coco["images"] += [
+            image | {"id": ids[image["id"]], "copy_of": image["id"]} for image in images
+        ]
         coco["annotations"] += [
             each | {"id": last + n, "image_id": ids[each["image_id"]]}
             for n, each in enumerate(annotations, 1)
@@ -132,6 +138,12 @@ def main() -> None:
             raise SystemExit(f"{needed}: no such file or folder")
     told = json.loads(options.absent.read_text())
     by_split, objects = told["splits"], told.get("objects", {})
+    lost = sorted(split for split in objects.keys() - by_split.keys() if objects[split])
+    if lost:
+        raise SystemExit(
+            f"{options.absent}: has objects of {', '.join(lost)}, of which 'splits' says nothing: "
+            "name the split there, with [] for no rules"
+        )
     if options.out.resolve() == options.data.resolve():
         raise SystemExit("--out is --data, whose labels would be lost; give another folder")
     link = options.out / "images"

@@ -100,6 +100,12 @@ def tiles_of(
 def check(coco: dict[str, Any], told: dict[str, Any], rasters: Path) -> None:
     """Raise SystemExit for what cannot be added, before anything is written."""
     names = {category["name"] for category in coco["categories"]}
+    if coco["images"] and not any("neg_category_ids" in image for image in coco["images"]):
+        raise SystemExit(
+            "the images of --data say nothing of absent classes (neg_category_ids), so they are "
+            "wholly labelled; beside tiles that do they would know only the classes they show: "
+            "write it in all of them first, or give --alone"
+        )
     for scene in told["scenes"]:
         path = rasters / scene["file"]
         if not path.is_file():

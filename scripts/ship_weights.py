@@ -208,6 +208,11 @@ def main() -> None:
     if own.keys() - set(labelled.names):
         raise SystemExit(f"--slack-of: classes are {', '.join(labelled.names)}, not {[*own]}")
     model, metadata = averaged(options.weights, options.shares or [1.0] * len(options.weights))
+    if metadata.names != labelled.names:
+        raise SystemExit(
+            f"the weights find {', '.join(metadata.names)}; {options.data} labels "
+            f"{', '.join(labelled.names)}: the same classes in the same order are needed"
+        )
     if options.norm_batches:
         train = open_split(options.data, "train")
         model = with_own_statistics(model, options.weights, train, batches=options.norm_batches)

@@ -26,3 +26,13 @@ def test_a_line_for_each_class_mends_what_one_line_cannot(script):
     likely = [error[2] for error in errors.values()]
     assert min(likely) == likely[-1]
     assert max(likely) == likely[0]
+
+
+def test_a_class_that_is_all_right_gets_the_line_of_all(script):
+    random = np.random.default_rng(0)
+    scores, right = scored(random, 0.2)
+    parts = [(scores, right), (scores[right][:50], right[right][:50])]
+    made = script.mends(parts)
+    np.testing.assert_array_equal(
+        made["a line for each class"](1, scores), made["one line"](1, scores)
+    )

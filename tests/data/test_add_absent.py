@@ -150,3 +150,31 @@ def test_images_of_another_set_are_not_kept(script, data, monkeypatch, tmp_path)
     (data / "images").unlink()
     with pytest.raises(SystemExit, match="images: no such file or folder"):
         run(script, monkeypatch, data, {"train": [STREET]}, out="other")
+
+
+def test_copies_are_excepted_as_their_originals_are(script, data, monkeypatch):
+    marks = [[2, "vehicle", 5, 5, 4, 4, 0]]
+    out = run(script, monkeypatch, data, {"train": []}, objects=marks, more=["--times", "3"])
+    rules = {"train": [STREET | {"absent": ["ship", "vehicle"], "but": [1, 2]}]}
+    again = run(script, monkeypatch, out, rules, out="again")
+    known = [image["neg_category_ids"] for image in images_of(again)]
+    assert known == [image["neg_category_ids"] for image in images_of(out)]
+
+
+def images_of(folder):
+    return json.loads((folder / "train.json").read_text())["images"]
+
+
+def test_a_split_without_labels_is_no_trouble_and_one_without_rules_is_said(
+    script, data, monkeypatch
+):
+    content = json.loads((data / "val.json").read_text())
+    for image in content["images"]:
+        image["neg_category_ids"] = [4]
+    (data / "val.json").write_text(json.dumps(content | {"annotations": []}))
+    marks = [[2, "vehicle", 5, 5, 4, 4, 0]]
+    rules = {"train": [], "val": []}
+    out = run(script, monkeypatch, data, rules, objects=marks, more=["--times", "2"])
+    assert len(images_of(out)) == 4
+    with pytest.raises(SystemExit, match="has objects of train, of which 'splits' says nothing"):
+        run(script, monkeypatch, data, {"val": []}, objects=marks, out="other")

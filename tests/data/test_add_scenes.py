@@ -130,3 +130,14 @@ def test_what_is_there_is_kept(script, data, monkeypatch):
     (data.parent / "out").mkdir()
     with pytest.raises(SystemExit, match="is there"):
         run(script, monkeypatch, data, SCENE)
+
+
+def test_a_wholly_labelled_set_is_not_made_a_partly_labelled_one(script, data, monkeypatch):
+    content = json.loads((data / "train.json").read_text())
+    for image in content["images"]:
+        del image["neg_category_ids"]
+    (data / "train.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match="wholly labelled"):
+        run(script, monkeypatch, data, SCENE)
+    assert not (data.parent / "out").exists()
+    run(script, monkeypatch, data, SCENE, "--alone")

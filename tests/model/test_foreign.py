@@ -131,3 +131,13 @@ def test_training_starts_from_a_checkpoint(look_alike, caplog):
     assert "head.classify.0.4.bias" in caplog.text
     with pytest.raises(WeightsError, match="only"):
         initial_model("rs-tinynet-n", 5, seed=0, init=str(look_alike(state)))
+
+
+def test_a_device_is_inert_and_an_old_file_is_said_to_be_old(look_alike, tmp_path):
+    path = tmp_path / "held.pt"
+    tensors = {"model.0.conv.weight": torch.ones(2)}
+    torch.save({"model": tensors, "device": torch.device("cuda:1")}, path)
+    assert set(read_checkpoint(path)) == set(tensors)
+    torch.save({"model": tensors}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match=r"torch 1\.6 or later"):
+        read_checkpoint(tmp_path / "old.pt")

@@ -25,7 +25,7 @@ class BrightSpots:
     def __init__(self, *_, **__):
         pass
 
-    def detect_batch(self, images, *, conf):
+    def detect_batch(self, images, *, conf, max_det):
         return [self.detect(image) for image in images]
 
     def detect(self, image):

@@ -11,13 +11,23 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rstinynet.cli.main import run
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import UsageError, WeightsError
 from rstinynet.evaluate.published import ablation_rows
 from rstinynet.model.cost import count_parameters
 from rstinynet.model.presets import build, config
 from rstinynet.train import loop
-from rstinynet.train.ablation import ROWS, Measured, Plan, Splits, begin, costs, train_rows
+from rstinynet.train.ablation import (
+    ROWS,
+    Measured,
+    Plan,
+    Splits,
+    begin,
+    check_init,
+    costs,
+    train_rows,
+)
 from rstinynet.train.ablation_table import plan_table, results_table
 from rstinynet.train.job import TrainingStoppedError
 from rstinynet.train.overrides import with_overrides
@@ -191,3 +201,23 @@ def test_the_plan_counts_images_and_cost(plan):
     assert row[4] == "8"
     expected = 3 * cost["baseline"].gflops * (64 / 800) ** 2 * 8 / 1e6
     assert float(row[5]) == pytest.approx(expected, abs=0.005)
+
+
+def test_what_cannot_start_a_row_is_refused_before_the_first(data, plan, tmp_path):
+    (tmp_path / "x.pt").touch()
+    for init, rows, error, words in (
+        (tmp_path / "x.pt", ("baseline", "p2"), UsageError, "not the rows p2"),
+        (tmp_path / "y.pt", ("baseline",), WeightsError, "no checkpoint"),
+        (tmp_path / "y.safetensors", ("baseline",), WeightsError, "y.safetensors"),
+    ):
+        with pytest.raises(error, match=words):
+            check_init(replace(plan, init=init, rows=rows))
+    arguments = ["ablate", "--data", data, "--out", tmp_path / "a", "--init", tmp_path / "x.pt"]
+    assert run([*map(str, arguments), "--rows", "baseline,p2", "--dry-run"]) == 2
+
+
+def test_the_note_names_what_chose_the_weights(data, plan):
+    chosen = replace(plan, recipe=replace(plan.recipe, best="ap50"))
+    splits = Splits.open(data)
+    table = results_table(chosen, splits, costs(chosen, 2), [measured("baseline", 0, 0.2)])
+    assert "with the best AP50 on that split" in " ".join(table.notes)

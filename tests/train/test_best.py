@@ -15,6 +15,8 @@ from rstinynet.cli.main import run as command
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.detections import Detections
 from rstinynet.errors import DataError
+from rstinynet.evaluate.coco import MAX_DET
+from rstinynet.evaluate.run import detector_cap
 from rstinynet.model.weights import read_metadata
 from rstinynet.scenes.detector import Detector
 from rstinynet.train import outcome as outcome_module
@@ -195,3 +197,18 @@ def test_a_run_goes_on_with_its_own_validation_data_only(job):
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="its validation annotations differ"):
         resume(job.out)
+
+
+def test_validation_asks_for_as_many_boxes_as_val(job, monkeypatch):
+    asked = []
+
+    def detect_batch(self, images, **options):
+        asked.append(options["max_det"])
+        return [Detections.empty() for _ in images]
+
+    monkeypatch.setattr(Detector, "detect_batch", detect_batch)
+    trainer = Trainer(job)
+    validate(
+        trainer.learner.ema.module, trainer.outcome.metadata(""), trainer.val_set, device="cpu"
+    )
+    assert set(asked) == {detector_cap(MAX_DET)} == {3000}

@@ -20,7 +20,7 @@ import torch
 
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import RSTinyNetError, UsageError
-from rstinynet.train import checkpoint, overrides
+from rstinynet.train import checkpoint, overrides, ranks
 from rstinynet.train.batches import Batches
 from rstinynet.train.job import Job, TrainingStoppedError
 from rstinynet.train.loop import Trainer, resume, train
@@ -342,3 +342,9 @@ def test_other_runtime_errors_keep_their_own_words():
         raise RuntimeError("a shape is wrong")
     with pytest.raises(RSTinyNetError, match="lost"), _clear_loss_of_a_peer(Ranks(0, 2)):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer")
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "xpu", "gpu"])
+def test_training_runs_on_cpu_or_cuda(device):
+    with pytest.raises(UsageError):
+        ranks._require_device(device)

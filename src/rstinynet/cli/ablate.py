@@ -63,7 +63,7 @@ def ablate(
     from rstinynet.errors import UsageError
     from rstinynet.evaluate.tables import write_tables
     from rstinynet.model.config import Scale
-    from rstinynet.train.ablation import ROWS, Plan, Splits, costs, train_rows
+    from rstinynet.train.ablation import ROWS, Plan, Splits, check_init, costs, train_rows
     from rstinynet.train.ablation_table import plan_table, results_table
     from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
 
@@ -87,6 +87,7 @@ def ablate(
         device=device or best_device(),
         init=init,
     )
+    check_init(plan)
     splits = Splits.open(data)
     cost = costs(plan, len(splits.train.categories))
     if dry_run:

@@ -27,12 +27,15 @@ _SAFE: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
     ("torch", "Size"): torch.Size,
+    ("torch", "device"): torch.device,
     ("builtins", "set"): set,
     ("builtins", "list"): list,
     ("builtins", "dict"): dict,
     ("builtins", "tuple"): tuple,
     ("builtins", "slice"): slice,
 }
+_BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P"
+"""First bytes of what torch wrote before its files were zip archives."""
 _INERT_MODULES = ("ultralytics", "torch.nn.modules", "pathlib", "types", "argparse")
 
 
@@ -83,6 +86,13 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     except WeightsError as error:
         raise WeightsError(f"{path}: refused, since {error}") from error
     except Exception as error:
+        with path.open("rb") as file:
+            before_zip = file.read(len(_BEFORE_ZIP)) == _BEFORE_ZIP
+        if before_zip:
+            raise WeightsError(
+                f"{path}: not a checkpoint of torch 1.6 or later, which are zip archives; load it "
+                "where it comes from, and save it anew"
+            ) from error
         raise WeightsError(f"{path}: not a readable checkpoint ({error})") from error
     if isinstance(content, dict):
         content = content.get("ema") or content.get("model") or content

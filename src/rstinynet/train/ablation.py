@@ -19,10 +19,11 @@ from typing import Any
 from rstinynet.data.annotations import LabelledSet, fingerprint_of
 from rstinynet.data.folder import different_classes, open_split
 from rstinynet.data.formats.coco import require_annotations
-from rstinynet.errors import RSTinyNetError, UsageError
+from rstinynet.errors import RSTinyNetError, UsageError, WeightsError
 from rstinynet.files import write_json
 from rstinynet.model.config import Scale
 from rstinynet.model.cost import Cost, cost_of_named
+from rstinynet.model.weights import find_weights
 from rstinynet.train import checkpoint, loop, overrides
 from rstinynet.train.folder import RunFolder
 from rstinynet.train.job import Job, TrainingStoppedError
@@ -203,6 +204,24 @@ def begin(plan: Plan, splits: Splits) -> None:
             f"rows of one table need one setting, and {plan.out} holds runs of another: "
             f"{'; '.join(changed)}. Give another --out, or the settings of these runs"
         )
+
+
+def check_init(plan: Plan) -> None:
+    """UsageError or WeightsError where `--init` cannot start every chosen row."""
+    if plan.init is None:
+        return
+    if Path(plan.init).suffix == ".pt":
+        plain = {f"yolo11{scale}" for scale in "nsmlx"}
+        others = [row.name for row in plan.chosen if row.model(plan.scale) not in plain]
+        if others:
+            raise UsageError(
+                f"--init {plan.init} can start plain YOLO11 alone, not the rows "
+                f"{', '.join(others)}: give weights of this package, or --rows baseline"
+            )
+        if not Path(plan.init).is_file():
+            raise WeightsError(f"no checkpoint at {str(plan.init)!r}")
+        return
+    find_weights(plan.init)
 
 
 def train_rows(

@@ -99,11 +99,12 @@ def results_table(
 def _notes(plan: Plan, splits: Splits, found: Sequence[Measured]) -> tuple[str, ...]:
     missing = len(plan.chosen) * len(plan.seeds) - len(found)
     classes = len(splits.train.categories)
+    best = plan.recipe.best.replace("ap", "AP", 1)
     notes = [
         _budget(plan, splits),
         f"Measured here: {_data(plan)}, val split, {len(splits.val)} images, AI-TOD protocol, "
-        f"percent; of each run the weights with the best AP on that split. Several seeds: mean ± "
-        "sample standard deviation. ΔAP: less the baseline's mean.",
+        f"percent; of each run the weights with the best {best} on that split. Several seeds: mean "
+        "± sample standard deviation. ΔAP: less the baseline's mean.",
         f"Parameters: for {classes} classes, without parts that only training uses. GFLOPs: at "
         f"{COST_IMGSZ} by {COST_IMGSZ} pixels.",
         f"Columns 'paper': {PAPER}, Table III: AI-TOD's test set, scale m, 8 classes, 600 epochs "

@@ -161,6 +161,8 @@ def _require_device(name: str) -> None:
         raise UsageError(
             f"'{name}' is no kind of device: give --device cpu, cuda, or cuda:1"
         ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"training runs on cpu or cuda, not on {name}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"there is no device {name} here: give --device cpu")
 

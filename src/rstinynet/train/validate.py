@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.detections import Detections
-from rstinynet.evaluate.coco import evaluate
-from rstinynet.evaluate.run import find_objects, fitting
+from rstinynet.evaluate.coco import MAX_DET, evaluate
+from rstinynet.evaluate.run import detector_cap, find_objects, fitting
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import WeightsMetadata
 from rstinynet.scenes.detector import Detector
@@ -43,7 +43,8 @@ def validate(
     not depend on their number. The lead scores what all have found.
     """
     detector = Detector(model, metadata, device=device)
-    search = partial(detector.detect_batch, conf=LOWEST_CONF)
+    cap = detector_cap(MAX_DET)
+    search = partial(detector.detect_batch, conf=LOWEST_CONF, max_det=cap)
     found = find_objects(
         search if fit is None else fitting(search, side=fit),
         labelled,
