@@ -15,7 +15,7 @@ SAMPLE = "vegas_pan.tif"
 WANTED = "vehicle"
 VIEWS, SCALES = 4, (1.0, 1.5)
 """Views of each tile, mirrored both ways at each scale: some seconds more, and more is found."""
-LEAST_M = 4.0
+LEAST_M = 3.5
 """Longer side of a car's upright box, at least: what is smaller here are vents and skylights."""
 CONF = 0.1
 """Below the weights' own, since so few boxes of a car's size are false."""
