@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 import rasterio
 from affine import Affine
 from pyproj import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.warp import reproject
 from rasterio.windows import Window as RasterWindow
 
 from rstinynet.data.image import palette
@@ -31,6 +31,8 @@ CACHE_BYTES = 64 * 2**20
 """What GDAL's block cache holds where that spares no decoding twice."""
 STRIPED_CACHE_BYTES = 256 * 2**20
 """Most that it holds of a file in strips, of which a tile needs whole rows."""
+_PLANE = "EPSG:3857"
+"""For arrays, of which only pixels are resampled."""
 _SAMPLE_SIDE = 1024
 _WHOLE = 16_000_000
 
@@ -249,20 +251,21 @@ class ArraySource:
         across, down = (x1 - x0) / size[1], (y1 - y0) / size[0]
         left, top = max(0, math.floor(x0 - across) - 1), max(0, math.floor(y0 - down) - 1)
         right, bottom = math.ceil(x1 + across) + 1, math.ceil(y1 + down) + 1
-        part = self._array[top:bottom, left:right].astype(np.float32)
-        inner = (x0 - left, y0 - top, min(x1 - left, part.shape[1]), min(y1 - top, part.shape[0]))
-        how = PIL.Image.Resampling.BOX if max(across, down) > 1 else PIL.Image.Resampling.BILINEAR
-        layers = (np.ascontiguousarray(part[..., band - 1]) for band in bands)
-        values = np.stack(
-            [
-                np.asarray(PIL.Image.fromarray(layer).resize(size[::-1], how, inner))
-                for layer in layers
-            ]
+        # What GDAL warps: no 64-bit integers and no truth values.
+        whole = self.dtype.kind in "uib"
+        part = self._array[top:bottom, left:right, [band - 1 for band in bands]]
+        source = np.ascontiguousarray(part.transpose(2, 0, 1), np.float64 if whole else self.dtype)
+        values = np.zeros((len(bands), *size), source.dtype)
+        reproject(
+            source,
+            values,
+            src_transform=Affine.translation(left, top),
+            dst_transform=Affine.translation(x0, y0) @ Affine.scale(across, down),
+            src_crs=_PLANE,
+            dst_crs=_PLANE,
+            resampling=Resampling.average if max(across, down) > 1 else Resampling.bilinear,
         )
-        if self.dtype.kind in "ui":
-            span = np.iinfo(self.dtype)
-            values = np.clip(np.rint(values), span.min, span.max)
-        return values.astype(self.dtype), None
+        return (np.rint(values) if whole else values).astype(self.dtype), None
 
     def files(self) -> tuple[str, ...]:
         return ()
