@@ -88,8 +88,7 @@ def predict(
     source_gsd: Annotated[
         float | None,
         typer.Option(
-            help="Metres a pixel of sources that have no coordinate system to tell them, for "
-            "--gsd, --size and the columns width_m and height_m."
+            help="Metres a pixel of sources without a coordinate system, for --gsd and --size."
         ),
     ] = None,
     nodata_fill: Annotated[
@@ -225,9 +224,7 @@ def predict(
     by = CountOptions(zones=zones, grid_m=grid, h3=h3)
     counting = Counting(by, *survey(listing.scenes)) if by.any else None
     if counting is not None:
-        counting.files(out / "counts")
-        if counting.zones is not None and merged is not None:
-            counting.zones.refuse(merged)
+        counting.files(out / "counts", beside=merged)
     counts: dict[str, Path] = {}
     said: list[Any] = []
     finished: list[Path] = []

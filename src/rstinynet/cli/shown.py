@@ -15,6 +15,9 @@ from rstinynet.errors import UsageError
 if TYPE_CHECKING:
     from pyproj import CRS
 
+WIDTH = 120
+"""Columns of tables that no terminal shows."""
+
 
 def crs_name(crs: CRS | None) -> str | None:
     """EPSG:32611 or the like; the system's own name where no authority lists it."""
@@ -52,6 +55,12 @@ def notes_of(notes: Sequence[Any]) -> str:
     """Lines for texts or warnings, each once."""
     texts = dict.fromkeys(str(getattr(note, "message", note)) for note in notes)
     return "".join(f"\n  [yellow]note[/] {escape(text)}" for text in texts)
+
+
+def told_apart(paths: list[str]) -> list[str]:
+    """Names of files for headings: with their folders where two have one name."""
+    short = [Path(path).name for path in paths]
+    return short if len(set(short)) == len(short) else paths
 
 
 def listed(text: str | None) -> list[str] | None:

@@ -11,6 +11,7 @@ import typer
 
 from rstinynet.cli.options import LABELLED, SPLIT
 from rstinynet.cli.running import DEVICE, PRECISION, PROVIDERS, THREADS, TTA, runtime_options
+from rstinynet.cli.shown import WIDTH, told_apart
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from rstinynet.detections import Detections
     from rstinynet.evaluate.study import Study, Wanted
     from rstinynet.scenes.detector import Detector
-
-
-WIDTH = 120
-"""Columns of tables that no terminal shows."""
 
 
 def val(
@@ -225,12 +222,6 @@ def val(
         print(json.dumps(report, allow_nan=False))
     else:
         _print(made, other, told_apart(names), on=f"{name_of(data)}, {split}")
-
-
-def told_apart(paths: list[str]) -> list[str]:
-    """Names of files for headings: with their folders where two have one name."""
-    short = [Path(path).name for path in paths]
-    return short if len(set(short)) == len(short) else paths
 
 
 def _print(made: Study, other: Study | None, names: list[str], *, on: str) -> None:

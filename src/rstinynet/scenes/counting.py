@@ -110,8 +110,11 @@ class Counting:
                     f"({target.name}), so its objects cannot be counted: search it apart"
                 )
 
-    def files(self, stem: Path) -> dict[str, Path]:
-        """The files that `write` makes, by kind. UsageError where one is the file of zones."""
+    def files(self, stem: Path, *, beside: Path | None = None) -> dict[str, Path]:
+        """The files that `write` makes, by kind.
+
+        UsageError where one of them, or what is written `beside` them, is the file of zones.
+        """
         parts = {"zones": self.zones, "grid": self.grid, "h3": self.hexagons}
         files = {
             kind: stem.with_name(f"{stem.name}_{kind}{'.tif' if kind == 'grid' else '.gpkg'}")
@@ -119,7 +122,7 @@ class Counting:
             if part is not None
         }
         if self.zones is not None:
-            for path in files.values():
+            for path in (*files.values(), *([] if beside is None else [beside])):
                 self.zones.refuse(path)
         return files
 

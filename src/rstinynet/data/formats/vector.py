@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,6 @@ GEOJSON_DIGITS = 9
 
 LEAST_PX = 0.01
 """Pixels of a feature that must lie on a scene for it to be one of its objects."""
-
 Float64Array = npt.NDArray[np.float64]
 Row = tuple[int, tuple[float, float, float, float], bool]
 
@@ -111,16 +109,16 @@ def read_vector(
 
 
 def _fingerprint(path: Path, scenes: Sequence[Path]) -> str:
-    """Of the labels and of which scenes there are, all of which belong to the set."""
-    names = "\0".join(scene.name for scene in scenes)
-    return fingerprint_of(f"{fingerprint_of_files([path])} {names}".encode())
+    """Of the labels, and of which scenes there are."""
+    names = [fingerprint_of_files([path]), *(scene.name for scene in scenes)]
+    return fingerprint_of("\0".join(names).encode())
 
 
 def classes_in(path: Path | str) -> dict[str, int | None]:
     """The classes of a vector file, with their ids where it has a column of them."""
     features = _read(Path(path))
     known = _column(features.columns, ("class_id",)) is not None
-    return {each.name: each.id if known else None for each in _categories(features)}
+    return {each.name: each.id if known else None for each in _categories(features, {})}
 
 
 def _read(path: Path) -> _Features:
@@ -185,14 +183,12 @@ def _column(
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _categories(
-    features: _Features, also: Mapping[str, int | None] = MappingProxyType({})
-) -> tuple[Category, ...]:
+def _categories(features: _Features, also: Mapping[str, int | None]) -> tuple[Category, ...]:
     """Classes with their ids; what was drawn by hand has none and takes its class's, or a new."""
     ids = _column(features.columns, ("class_id",))
     names = sorted(set(features.kinds) | set(also))
     known = [None] * len(features.kinds) if ids is None else ids.tolist()
-    given: dict[str, int] = {name: at for name, at in also.items() if at is not None}
+    given = {name: at for name, at in also.items() if at is not None}
     if ids is None and not given:
         return categories_of(names)
     for at, (kind, value) in enumerate(zip(features.kinds, known, strict=True)):
@@ -269,9 +265,8 @@ def _on_scene(
         )
     boxes = _pixel_boxes(features, mine, place)
     size = np.array([place.width, place.height])
-    # What ends at a scene's edge reaches a rounding error beyond it on its neighbour.
     inside = np.minimum(boxes[:, 2:], size) - np.maximum(boxes[:, :2], 0)
-    touching = (inside > LEAST_PX).all(axis=1)
+    touching = (inside > LEAST_PX).all(axis=1)  # not by a rounding error beyond its own scene
     mine, boxes = mine[touching], boxes[touching]
     used[mine] = True
     rows: list[Row] = [
@@ -399,9 +394,7 @@ def _ring(image: LabelledImage, place: Georeference, crs: CRS) -> Float64Array:
         try:
             transformer = Transformer.from_crs(place.crs, crs, always_xy=True)
         except ProjError as error:
-            raise DataError(
-                f"{image.path}: no way leads from its coordinate system to {crs.name}, which the "
-                "file of features has; write coco, yolo, voc, dota or csv"
-            ) from error
+            why = f"no way leads from its coordinate system to {crs.name}; write coco or csv"
+            raise DataError(f"{image.path}: {why}") from error
         points = np.stack(transformer.transform(points[..., 0], points[..., 1]), axis=-1)
     return points
