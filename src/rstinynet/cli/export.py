@@ -49,8 +49,8 @@ def export(
         bool,
         typer.Option(
             "--accurate",
-            help="INT8 leaves in float what is depthwise or between convolutions, and corrects "
-            "biases layer by layer.",
+            help="INT8 leaves in float what is depthwise or between convolutions, and in "
+            "OpenVINO corrects biases layer by layer.",
         ),
     ] = False,
     keep_float: Annotated[
