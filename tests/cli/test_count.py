@@ -166,3 +166,13 @@ def test_a_class_that_is_not_there_is_said(
     assert run([*arguments, "--classes", "cra,ship"]) == 0
     assert "has no object of cra; it has car, ship" in " ".join(capsys.readouterr().err.split())
     assert run([*arguments, "--classes", ","]) == 2
+
+
+def test_objects_without_a_score_count_at_no_confidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("class_name,score,lon,lat\ncar,nan,9,50\ncar,0.5,9,50\n")
+    for conf, count in (("0", 2), ("0.1", 1)):
+        arguments = ["--conf", conf, "--grid", "100", "--out", str(tmp_path / "o")]
+        assert run(["count", str(tmp_path / "a.csv"), *arguments]) == 0
+        assert f"counted {count} objects" in " ".join(capsys.readouterr().err.split())

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.enums import ColorInterp
 
 from rstinynet.data.image import PERCENTILES, read_rgb
@@ -189,3 +190,29 @@ def test_a_truncated_jpeg_is_not_searched_as_if_it_were_whole(tmp_path: Path) ->
     path.write_bytes(content[: len(content) // 3])
     with pytest.raises(DataError, match="truncated or damaged"):
         pixels(path)
+
+
+def test_a_png_without_its_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(path), noise)
+    with Scene(path) as scene:
+        assert (scene.width, scene.height) == (120, 90)
+    whole = path.read_bytes()
+    for share in (0.5, 0.95):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DataError, match="cut short"):
+            Scene(path)
+
+
+def test_a_container_names_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "two.gpkg"
+    place = {"width": 64, "height": 64, "count": 1, "dtype": "uint8", "crs": "EPSG:32632"}
+    place |= {"transform": Affine(1, 0, 3e5, 0, -1, 5e6)}
+    for number, more in enumerate(({}, {"APPEND_SUBDATASET": "YES"})):
+        with rasterio.open(
+            path, "w", driver="GPKG", RASTER_TABLE=f"t{number}", **place, **more
+        ) as file:
+            file.write(np.ones((1, 64, 64), np.uint8))
+    with pytest.raises(DataError, match="has no bands of its own"):
+        Scene(path)

@@ -45,7 +45,8 @@ class Places:
 
     def of(self, classes: Sequence[str] | None, conf: float) -> Places:
         """Those of `classes` (None: all) with at least this confidence."""
-        keep = self.scores >= conf
+        # Objects drawn by hand have no score: nothing is below a confidence of 0.
+        keep = np.nan_to_num(self.scores, nan=0.0) >= conf
         if classes is not None:
             keep &= np.isin(self.names.astype(str), list(classes))
         return Places(self.xy[keep], self.names[keep], self.scores[keep])

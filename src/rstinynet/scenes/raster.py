@@ -79,6 +79,9 @@ class RasterSource:
         self._lock = threading.Lock()
         self._opened: list[Any] = []
         self._file = file = self._handle()
+        if not file.count:
+            inner = ", ".join(file.subdatasets[:3]) or "none"
+            raise DataError(f"{path}: has no bands of its own; name one that it holds: {inner}")
         self.width, self.height, self.count = file.width, file.height, file.count
         self.crs = None if file.crs is None else CRS.from_wkt(file.crs.to_wkt())
         located = self.crs is not None and file.transform != Affine.identity()
@@ -290,6 +293,11 @@ def _open(name: str) -> Any:
             raise DataError(f"{path}: there is no such file; check the path")
         if path.is_file() and path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty (0 bytes); copy or download it again")
+        if path.is_file() and _lacks_its_end(path):
+            raise DataError(
+                f"{path}: the picture is cut short (its end marker is missing); copy or download "
+                "it again"
+            )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -299,6 +307,15 @@ def _open(name: str) -> Any:
             f"{path}: not an image that can be read (JPEG, PNG, TIFF, JPEG 2000 and what GDAL "
             f"reads): {_reason(error)}"
         ) from error
+
+
+def _lacks_its_end(path: Path) -> bool:
+    """Whether it is a PNG without its end, of which GDAL gives what happens to be in memory."""
+    with path.open("rb") as file:
+        if not file.read(8).startswith(b"\x89PNG"):
+            return False
+        file.seek(max(0, path.stat().st_size - 4096))
+        return b"IEND" not in file.read()
 
 
 def _decimated(height: int, width: int) -> tuple[int, int]:
