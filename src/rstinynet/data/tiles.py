@@ -107,11 +107,12 @@ class _Quota:
 
     def next(self) -> bool:
         """Whether this empty tile is one to keep; `took` says that it was."""
-        self._due = min(1.0, self._due + self._share)
+        # What nodata could not use up is one tile at most.
+        self._due = min(1.0, self._due) + self._share
         return self._due > 1 - 1e-9
 
     def took(self) -> None:
-        self._due = 0.0 if self._share < 1 else 1.0
+        self._due -= 1
 
 
 def _cut_scene(
