@@ -116,6 +116,8 @@ class Job:
             words += ["--init", Path(self.init).name]
         for key, value in overrides.differences(self.recipe).items():
             text = "none" if value is None else str(value)
+            if key == "distill" and value is not None:
+                text = Path(value).name
             if isinstance(value, list):
                 text = ",".join(map(str, value))
             words += ["--set", f"{key}={text}"]

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rstinynet.data.batch import Batch
+from rstinynet.errors import WeightsError
 from rstinynet.loss.criterion import Criterion
+from rstinynet.loss.distill import distillation
 from rstinynet.loss.targets import Targets
 from rstinynet.model.detector import DetectorModel
 from rstinynet.train.ema import ModelEma
@@ -24,9 +26,10 @@ from rstinynet.train.optimizer import freeze_backbone, make_optimizer
 from rstinynet.train.ranks import ALONE, Ranks
 from rstinynet.train.recipe import Recipe
 from rstinynet.train.sync_norms import with_global_norms
+from rstinynet.train.teacher import Teacher
 
-LOSSES = ("loss", "box", "cls", "dfl")
-"""Names of what `Learner.learn` returns."""
+LOSSES = ("loss", "box", "cls", "dfl", "distill")
+"""Names of what `Learner.learn` returns; the last is 0 without a teacher."""
 
 
 def half_precision(device: torch.device) -> torch.dtype | None:
@@ -50,9 +53,11 @@ class Learner:
         device: torch.device,
         *,
         class_boxes: Sequence[int] | None = None,
+        teacher: Teacher | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.recipe, self.device, self.ranks = recipe, device, ranks
+        self._teacher = teacher
         self.model: DetectorModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEma(self.model, decay=recipe.ema_decay, tau=recipe.ema_tau)
         if ranks.world > 1 and recipe.sync_norms:
@@ -94,15 +99,29 @@ class Learner:
         waits = isinstance(network, DistributedDataParallel) and not last
         with network.no_sync() if waits else nullcontext():  # type: ignore[operator]
             with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._amp):
-                maps = network(self.images(batch))
+                images_BCHW = self.images(batch)
+                soft = self._teacher(images_BCHW) if self._teacher is not None else None
+                maps = network(images_BCHW)
             losses = self._criterion([level.float() for level in maps.main], targets)
             total = losses.total
             if self._auxiliary is not None and maps.auxiliary is not None:
                 beside = self._auxiliary([level.float() for level in maps.auxiliary], targets)
                 total = total + self.recipe.auxiliary_weight * beside.total
+            distill = torch.zeros_like(losses.box)
+            if soft is not None:
+                apart = distillation(
+                    maps.main,
+                    self.model.strides,
+                    soft,
+                    self.recipe.loss,
+                    total=self.ranks.total,
+                )
+                apart = apart * self.recipe.distill_weight
+                # Like the criterion's: times the number of images.
+                total, distill = total + apart * len(batch), apart.detach()
             # The criterion multiplies by the images it sees; the whole batch's number is meant.
             total = total * ((images or len(batch)) / len(batch))
-            own = torch.stack([total.detach(), losses.box, losses.cls, losses.dfl])
+            own = torch.stack([total.detach(), losses.box, losses.cls, losses.dfl, distill])
             values: list[float] = self.ranks.total(own).tolist()
             if not all(map(math.isfinite, values)):
                 self._forget_statistics()
@@ -188,10 +207,19 @@ class Learner:
             "scaler": self._scaler.state_dict(),
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state_all() if cuda else [],
+            "teacher": self._teacher.digest if self._teacher is not None else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`; what belongs to another device is left as it is."""
+        """The inverse of `state`; what belongs to another device is left as it is.
+
+        Raises WeightsError where the teacher is not the one that the run began with.
+        """
+        if self._teacher is not None and self._teacher.digest != state["teacher"]:
+            raise WeightsError(
+                f"the teacher {self.recipe.distill} has changed since this run began: put the file "
+                "back to resume it, or begin a new run"
+            )
         self.model.load_state_dict(state["model"])
         self.ema.module.load_state_dict(state["ema"])
         self.ema.updates = state["ema_updates"]

@@ -37,6 +37,7 @@ from rstinynet.train.progress import Reporter, StopRequest, batch_line, epoch_li
 from rstinynet.train.ranks import ALONE, Ranks, joined
 from rstinynet.train.simd_scale import with_simd_scale
 from rstinynet.train.tally import Tally
+from rstinynet.train.teacher import Teacher
 from rstinynet.train.watch import Watch
 
 
@@ -101,8 +102,23 @@ class Trainer:
             model = model.without_auxiliary()  # what teaches nothing need not be computed
         self.recipe = with_simd_scale(self.recipe, self.train_set, strides=model.strides)
         boxes = boxes_by_class(self.train_set)
+        teacher = None
+        if self.recipe.distill is not None:
+            teacher = Teacher(
+                self.recipe.distill,
+                names=self.train_set.names,
+                strides=model.strides,
+                device=ranks.device(job.device),
+                views=self.recipe.distill_views,
+            )
+        self.losses = LOSSES if teacher is not None else LOSSES[:-1]
         self.learner = Learner(
-            model, self.recipe, ranks.device(job.device), class_boxes=boxes, ranks=ranks
+            model,
+            self.recipe,
+            ranks.device(job.device),
+            class_boxes=boxes,
+            teacher=teacher,
+            ranks=ranks,
         )
 
         self.tally = Tally()
@@ -242,7 +258,7 @@ class Trainer:
                 self.outcome.write(self.learner.ema.module, self._budget(), measured=measured)
             self._save()
         self._show(row, validated=due)
-        self.say.line(epoch_line(row, LOSSES, FIGURES))
+        self.say.line(epoch_line(row, self.losses, FIGURES))
         self.say.line(report.lost_in_words(row, self.recipe.augment))
         if early:
             self.say.line(early)
@@ -313,7 +329,7 @@ class Trainer:
         rate = (clock.iteration - first) * self.batches.batch / max(now - begun, 1e-9)
         self.window = (now, clock.iteration)
         epoch, position = clock.place(clock.iteration - 1)
-        losses = dict(zip(LOSSES, self.tally.means, strict=True))
+        losses = dict(zip(self.losses, self.tally.means, strict=False))
         told = losses | {"lr": self.rate, "images_per_second": rate}
         self.watch.scalars(clock.iteration, "train", told)
         place = f"epoch {epoch} batch {position}/{clock.per_epoch}"

@@ -61,6 +61,13 @@ class Recipe:
     """At the end the norms' statistics are also taken anew over so many batches; 0: never."""
     auxiliary_weight: float = 0.25
     """Weight of the auxiliary branch's loss, for models that have one; 0: it is not trained."""
+    distill: str | None = None
+    """Teacher: weights of the same classes (a file, or the name of shipped weights) whose scores
+    and boxes are learnt besides the labels, also of classes that the labels leave unknown."""
+    distill_weight: float = 1.0
+    """Weight of what the teacher says; the labels have 1."""
+    distill_views: int = 1
+    """Mirrored views over which the teacher's scores are a mean: 1, 2 or 4."""
     freeze_backbone_epochs: float = 0.0
     """The backbone, with its norms' statistics, stays as initialised for so long."""
     freeze_level: int = 0
@@ -147,6 +154,8 @@ class Recipe:
             ("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)"),
             ("norm_batches", self.norm_batches >= 0, "0 or more"),
             ("ema_tau", self.ema_tau > 0, "positive"),
+            ("distill_weight", 0 < self.distill_weight < math.inf, "positive"),
+            ("distill_views", self.distill_views in (1, 2, 4), "1, 2 or 4"),
             ("backbone_lr_factor", self.backbone_lr_factor >= 0, "0 or more"),
             ("close_mosaic", self.close_mosaic >= 0, "0 or more"),
             ("max_minutes", _none_or(self.max_minutes), "positive, or none"),

@@ -68,4 +68,7 @@ class Tally:
     @staticmethod
     def restored(state: Mapping[str, Any]) -> Tally:
         """The inverse of `state`."""
-        return Tally(**{**state, "objects": AugmentCounts(**state["objects"])})
+        # A state of an earlier version has fewer losses.
+        losses = [*state["losses"], *[0.0] * len(LOSSES)][: len(LOSSES)]
+        objects = AugmentCounts(**state["objects"])
+        return Tally(**{**state, "losses": losses, "objects": objects})

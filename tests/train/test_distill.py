@@ -1,0 +1,128 @@
+"""A teacher beside the labels: what it is asked, what it must be, and that runs record it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rstinynet.data.folder import open_split
+from rstinynet.errors import UsageError, WeightsError
+from rstinynet.model.metadata import WeightsMetadata
+from rstinynet.model.presets import build
+from rstinynet.model.weights import save_weights
+from rstinynet.train.job import Job
+from rstinynet.train.learner import LOSSES
+from rstinynet.train.loop import resume, train
+from rstinynet.train.overrides import with_overrides
+from rstinynet.train.recipe import short
+from rstinynet.train.teacher import Teacher
+
+CPU = torch.device("cpu")
+
+
+def weights_of(path, name, names, *, seed=0):
+    torch.manual_seed(seed)
+    model = build(name, len(names))
+    for parameter in model.head.parameters():  # untrained heads say the same everywhere
+        torch.nn.init.normal_(parameter, std=0.2)
+    metadata = WeightsMetadata(
+        model=name, names=list(names), category_ids=list(range(1, len(names) + 1)), imgsz=64
+    )
+    save_weights(path, model, metadata)
+    return str(path)
+
+
+def images(seed=0):
+    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
+
+
+def test_scores_are_the_mean_over_mirrored_views_and_sides_those_of_the_image(tmp_path):
+    path = weights_of(tmp_path / "t.safetensors", "yolo11n", ["a", "b"])
+
+    def ask(views, x):
+        return Teacher(path, names=["a", "b"], strides=(8, 16, 32), device=CPU, views=views)(x)
+
+    one, four = ask(1, images()), ask(4, images())
+    assert one.strides == (8, 16, 32)
+    assert torch.equal(one.sides, four.sides)
+    total = torch.zeros_like(one.scores)
+    for axes in ((), (2,), (3,), (2, 3)):
+        soft = ask(1, images().flip(axes))
+        start = 0
+        for stride in soft.strides:
+            rows, columns = 64 // stride, 96 // stride
+            end = start + rows * columns
+            grid = soft.scores[:, start:end].reshape(2, rows, columns, 2)
+            back = grid.flip([axis - 1 for axis in axes])
+            total[:, start:end] += back.reshape(2, -1, 2)
+            start = end
+    torch.testing.assert_close(four.scores, total / 4)
+    assert (one.scores - four.scores).abs().max() > 1e-4
+
+
+def test_classes_are_matched_by_name_and_levels_by_stride(tmp_path):
+    path = weights_of(tmp_path / "t.safetensors", "yolo11n", ["ship", "car", "tank"])
+    soft = Teacher(path, names=["tank", "ship"], strides=(4, 8, 16), device=CPU)(images())
+    assert soft.strides == (8, 16)
+    whole = Teacher(path, names=["ship", "car", "tank"], strides=(8, 16), device=CPU)(images())
+    torch.testing.assert_close(soft.scores, whole.scores[..., [2, 0]])
+
+
+def test_a_teacher_that_cannot_teach_the_model_is_named(tmp_path):
+    path = weights_of(tmp_path / "t.safetensors", "yolo11n", ["ship"])
+    with pytest.raises(WeightsError, match=r"t\.safetensors does not know the classes car"):
+        Teacher(path, names=["car", "ship"], strides=(8,), device=CPU)
+    with pytest.raises(WeightsError, match=r"strides \[8, 16, 32\], the model \[4\]"):
+        Teacher(path, names=["ship"], strides=(4,), device=CPU)
+    with pytest.raises(UsageError, match="'distill_views' must be 1, 2 or 4, not 3"):
+        replace(short(), distill_views=3)
+
+
+@pytest.fixture(scope="module")
+def job(synthetic, tmp_path_factory):
+    folder = synthetic(train=4, val=1, size=64)
+    given = {"imgsz": 64, "batch": 2, "epochs": 2, "val_every": 0, "norm_batches": 0}
+    given |= {"compare_unaveraged": False, "watch": "none", "pictures": False}
+    names = list(open_split(folder, "train").names)
+    teacher = weights_of(tmp_path_factory.mktemp("teacher") / "t.safetensors", "yolo11n-p2", names)
+    recipe = with_overrides(short(), given | {"distill": teacher, "distill_views": 2})
+    return Job(model="yolo11n", data=folder, out=folder / "distil", recipe=recipe)
+
+
+def losses(out):
+    with (out / "results.csv").open() as file:
+        return [{name: float(row[name]) for name in LOSSES} for row in csv.DictReader(file)]
+
+
+def test_a_run_learns_from_its_teacher(job, tmp_path, capsys):
+    with_teacher = replace(job, out=tmp_path / "with")
+    train(with_teacher)
+    assert " distill " in capsys.readouterr().err
+    rows = losses(with_teacher.out)
+    assert all(row["distill"] > 0 for row in rows)
+    for row in rows:
+        parts = row["box"] + row["cls"] + row["dfl"] + row["distill"]
+        assert row["loss"] == pytest.approx(2 * parts, rel=1e-4)
+    without = replace(job, out=tmp_path / "without", recipe=replace(job.recipe, distill=None))
+    train(without)
+    assert " distill " not in capsys.readouterr().err
+    assert all(row["distill"] == 0 for row in losses(without.out))
+    assert "distill=t.safetensors" in job.command()
+    assert "teacher" not in job.command()
+
+
+def test_a_run_is_not_resumed_with_another_teacher(job, tmp_path):
+    teacher = tmp_path / "t.safetensors"
+    shutil.copy(job.recipe.distill, teacher)
+    recipe = replace(job.recipe, distill=str(teacher))
+    own = replace(job, out=tmp_path / "run", recipe=recipe)
+    train(own)
+    assert resume(own.out)["iterations"] == 4
+    names = list(open_split(job.data, "train").names)
+    weights_of(teacher, "yolo11n-p2", names, seed=5)
+    with pytest.raises(WeightsError, match=r"t\.safetensors has changed since this run began"):
+        resume(own.out)
