@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rstinynet.errors import UsageError
-from rstinynet.files import replacing_folder, write_bytes
+from rstinynet.files import check_file_place, check_folder_place, replacing_folder, write_bytes
 
 
 def test_a_folder_comes_whole(tmp_path):
@@ -73,3 +73,30 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path):
         (folder / "a").write_text("1")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize("check", [check_file_place, check_folder_place])
+def test_a_file_in_the_way_of_a_folder_is_noticed(check, tmp_path):
+    (tmp_path / "file").write_text("theirs")
+    for out in (tmp_path / "file" / "x", tmp_path / "file" / "deep" / "x"):
+        with pytest.raises(UsageError, match="file is a file, not a folder") as refused:
+            check(out, option="--out")
+        assert f"--out {out}" in str(refused.value)
+    check(tmp_path / "new" / "deep" / "x", option="--out")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_needs_a_name_and_a_folder_needs_no_file(tmp_path):
+    (tmp_path / "file").write_text("old")
+    check_file_place(tmp_path / "file", option="--out")
+    check_folder_place(tmp_path, option="--out")
+    with pytest.raises(UsageError, match=f"--out {tmp_path} is a folder"):
+        check_file_place(tmp_path, option="--out")
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        check_folder_place(tmp_path / "file", option="--out")
+
+
+def test_a_folder_that_may_not_be_changed_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UsageError, match="may not change"):
+        check_file_place(tmp_path / "x", option="--out")

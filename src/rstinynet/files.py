@@ -101,6 +101,35 @@ def _check_replaceable(folder: Path, may_hold: Collection[str]) -> None:
         )
 
 
+def check_file_place(path: Path | str, *, option: str) -> None:
+    """UsageError, which names `option`, where no file could be written as `path`.
+
+    For use before work that takes long. Folders that are missing are no fault: they are made.
+    """
+    if Path(path).is_dir():
+        raise UsageError(f"{option} {path} is a folder; give a file's name")
+    _check_writable(Path(path).parent, f"{option} {path}")
+
+
+def check_folder_place(path: Path | str, *, option: str) -> None:
+    """UsageError, which names `option`, where no file could be written into the folder `path`.
+
+    For use before work that takes long. A folder that is missing is no fault: it is made.
+    """
+    _check_writable(Path(path), f"{option} {path}")
+
+
+def _check_writable(folder: Path, given: str) -> None:
+    # What is missing will be made in the nearest folder that is there.
+    nearest = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    if not nearest.is_dir():
+        raise UsageError(f"{given} cannot be written: {nearest} is a file, not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"{given} cannot be written: {nearest} is a folder that you may not change"
+        )
+
+
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write `content` to `path`, beside and renamed."""
     with replacing(path) as beside:
