@@ -278,6 +278,34 @@ def test_doubled_annotation_ids_and_bad_options_are_named(data, tmp_path):
         assert message in str(error)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--conf", "0.001"),
+        ("--iou", "0.5"),
+        ("--scale", "2"),
+        ("--fit", "640"),
+        ("--tta", "2"),
+        ("--size", "ship=1:9"),
+        ("--batch", "2"),
+        ("--device", "cpu"),
+        ("--threads", "1"),
+        ("--providers", "cpu"),
+        ("--precision", "float16"),
+        ("--save-predictions", "again.json"),
+    ],
+)
+def test_what_only_a_model_takes_is_refused_beside_a_results_file(option, value, data, tmp_path):
+    found = results_file(tmp_path / "dets.json", [(*entry, 0.5) for entry in TRUTH])
+    error = run("--data", data, "--predictions", found, option, value, "--gsd", 1).exception
+    assert isinstance(error, UsageError)
+    assert f"and {option} is about a model's search" in str(error)
+    both = run("--data", data, "--predictions", found, "--max-det", 5, option, value, "--iou", 0.6)
+    assert option in str(both.exception)
+    assert "--iou" in str(both.exception)
+    assert "--max-det" not in str(both.exception)
+
+
 def test_what_cannot_be_written_or_named_is_refused_before_the_run(data, weights, tmp_path):
     (tmp_path / "file").touch()
     calls = []
@@ -293,7 +321,9 @@ def test_what_cannot_be_written_or_named_is_refused_before_the_run(data, weights
         patch.setattr(Detector, "detect_batch", searched)
         for more, error, words in (
             (["--save-predictions", str(tmp_path)], UsageError, "is a folder"),
+            (["--save-predictions", str(tmp_path / "file" / "x")], UsageError, "file is a file"),
             (["--plots", str(tmp_path / "file")], UsageError, "is a file"),
+            (["--plots", str(tmp_path / "file" / "x")], UsageError, "file is a file"),
             (["--scene-pattern", "(zzz)"], DataError, "zzz"),
             (["--fit", "2080"], UsageError, "--fit 2080 enlarges"),
         ):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def val(
+    context: typer.Context,
     data: LABELLED,
     model: Annotated[
         str | None,
@@ -126,9 +127,16 @@ def val(
 
     from rich.console import Console
 
+    from rstinynet.cli.val_checks import (
+        check_factor,
+        check_fit,
+        check_numbers,
+        check_places,
+        check_scales,
+        check_subject,
+    )
     from rstinynet.data.folder import name_of, open_split
     from rstinynet.data.formats.coco import require_annotations
-    from rstinynet.errors import UsageError
     from rstinynet.evaluate.protocols import protocol_named
     from rstinynet.evaluate.results import open_results, write_results
     from rstinynet.evaluate.study import study
@@ -136,21 +144,17 @@ def val(
     from rstinynet.scenes.views import check_views, parse_scales
 
     rules = protocol_named(protocol).with_max_det(max_det)
-    _check(model, predictions, save_predictions)
-    _check_places(save_predictions, plots)
-    _check_numbers(batch=batch, conf=conf, iou=iou, confusion_conf=confusion_conf)
+    check_subject(context, model, predictions)
+    check_places(save_predictions, plots)
+    check_numbers(batch=batch, conf=conf, iou=iou, confusion_conf=confusion_conf)
     scales = None if scale is None else parse_scales(scale)
-    _check_fit(fit, scale=scale, model=model)
+    check_fit(fit, scale=scale)
     check_views(tta)
-    if tta > 1 and model is None:
-        raise UsageError("--tta is how a model searches; give it with --model")
-    if size is not None and model is None:
-        raise UsageError("--size drops of what a model finds; give it with --model")
     sizes = None if size is None else parse_sizes(size)
     messages = Console(stderr=True, markup=False)
     labelled = require_annotations(open_split(data, split), source=data)
     if fit is not None:
-        _check_factor(fit, labelled)
+        check_factor(fit, labelled)
     wanted = _wanted(
         labelled,
         (data, split),
@@ -166,7 +170,7 @@ def val(
     )
     limits = size_limits(labelled.names, sizes)
     if limits is not None:
-        _check_scales(labelled, wanted)
+        check_scales(labelled, wanted)
     # Read first, so that a bad file does not cost the run of a model.
     other = None if compare is None else study(labelled, open_results(compare, labelled), wanted)
     extra: dict[str, Any] = {"data": str(data), "split": split}
@@ -282,85 +286,12 @@ def _wanted(
     return Wanted(scene_of=scene_of, gsd_m=known, **also)
 
 
-def _check(
-    model: str | None,
-    predictions: Path | None,
-    save_predictions: Path | None,
-) -> None:
-    from rstinynet.errors import UsageError
-
-    if (model is None) == (predictions is None):
-        raise UsageError("val needs either --model WEIGHTS or --predictions FILE, and not both")
-    if predictions is not None and save_predictions is not None:
-        raise UsageError("--save-predictions writes what a model found; give it with --model")
-
-
-def _check_places(predictions: Path | None, plots: Path | None) -> None:
-    """Refuse before the run what could not be written after it."""
-    from rstinynet.errors import UsageError
-
-    if predictions is not None and predictions.is_dir():
-        raise UsageError(f"--save-predictions {predictions} is a folder; give a file's name")
-    if plots is not None:
-        if plots.exists() and not plots.is_dir():
-            raise UsageError(f"--plots {plots} is a file; give a folder")
-        import matplotlib.figure  # noqa: F401  # which says what to install where it is missing
-
-
-def _check_scales(labelled: LabelledSet, wanted: Wanted) -> None:
-    """UsageError where an image does not say its metres a pixel, which --size needs."""
-    from rstinynet.errors import UsageError
-
-    for image in labelled.images:
-        if image.id not in wanted.gsd_m:
-            raise UsageError(
-                f"--size needs metres a pixel, and image {image.id} ({image.path.name}) says none "
-                "by a field gsd_m: give --gsd"
-            )
-
-
 def _sized(found: Detections, gsd_m: float, limits: NDArray[np.float64]) -> Detections:
     """What is as large on the ground as its class may be."""
     from rstinynet.scenes.options import of_size
 
     longer = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1).astype(float) * gsd_m
     return found[of_size(found.labels, longer, limits)]
-
-
-def _check_factor(fit: int, labelled: LabelledSet) -> None:
-    """UsageError where an image would be enlarged more than a search can."""
-    from rstinynet.errors import UsageError
-    from rstinynet.scenes.views import MOST_SCALE
-
-    smallest = min(labelled.images, key=lambda image: max(image.width, image.height))
-    factor = fit / max(smallest.width, smallest.height)
-    if factor > MOST_SCALE:
-        raise UsageError(
-            f"--fit {fit} enlarges {smallest.path.name} ({smallest.width} x {smallest.height}) "
-            f"{factor:g} times; {MOST_SCALE} are the most"
-        )
-
-
-def _check_numbers(*, batch: int, **numbers: float) -> None:
-    from rstinynet.errors import UsageError
-
-    for name, share in numbers.items():
-        if not 0 <= share <= 1:
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} must lie in [0, 1], not {share}")
-    if batch < 1:
-        raise UsageError(f"--batch must be at least 1, not {batch}")
-
-
-def _check_fit(fit: int | None, *, scale: str | None, model: str | None) -> None:
-    from rstinynet.errors import UsageError
-
-    if fit is not None and model is None:
-        raise UsageError("--fit resizes what a model searches; give it with --model")
-    if fit is not None and scale is not None:
-        raise UsageError("give either --scale, one factor for all images, or --fit, and not both")
-    if fit is not None and not 32 <= fit <= 8192:
-        raise UsageError(f"--fit must be 32 to 8192 pixels, not {fit}")
 
 
 def _find(
