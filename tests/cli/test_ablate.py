@@ -54,6 +54,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
         (["--set", "seed=3"], 2, "--seeds"),
         (["--recipe", "papre"], 2, "did you mean 'paper'"),
         (["--data", "nowhere"], 3, "nowhere"),
+        (["--out", f"{__file__}/x"], 2, "not a folder"),
     ],
 )
 def test_mistakes_are_answered(data, extra, code, message, tmp_path, capsys):

@@ -97,6 +97,7 @@ def test_classes_and_confidence_choose(
         (["--grid", "0"], 2, "must be over 0"),
         (["--h3", "99"], 2, "from 0 to 15"),
         (["--conf", "2", "--h3", "3"], 2, "--conf must lie"),
+        (["--h3", "3", "--out", __file__], 2, "is a file, not a folder"),
         (["--zones", "missing.gpkg"], 3, "no such file of zones"),
     ],
 )

@@ -48,6 +48,7 @@ def test_the_page_is_written_with_its_pictures(data, tmp_path, capsys):
     ("extra", "code", "message"),
     [
         (["--out", "r.txt"], 2, "--out must be an .html file"),
+        (["--out", f"{__file__}/r.html", "--predictions", "nowhere.json"], 2, "not a folder"),
         (["--worst", "-1"], 2, "--worst must be"),
         (["--conf", "1"], 2, "--conf must be"),
         (["--protocol", "coca"], 2, "protocol must be one of"),

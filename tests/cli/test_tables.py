@@ -49,6 +49,7 @@ def test_own_results_stand_apart_with_their_data(data, tmp_path, capsys):
         (["--results", "b.json", "--data", "d"], 2, "name=FILE"),
         (["--results", "a=b", "--results", "a=c", "--data", "d"], 2, "given twice"),
         (["--results", "a=b", "--data", "nowhere"], 3, "nowhere"),
+        (["--results", "a=b", "--data", "nowhere", "--out", __file__], 2, "not a folder"),
         (["--run", "nowhere"], 3, "finished training run"),
     ],
 )

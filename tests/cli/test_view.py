@@ -64,6 +64,8 @@ def test_a_model_on_named_images(data, tmp_path, capsys):
         (["--predictions", "nowhere.json"], 3, "nowhere.json"),
         (["--predictions", "x", "--split", "test"], 3, "no split 'test'"),
         (["--model", "nothing"], 4, "nothing"),
+        (["--predictions", "nowhere.json", "--out", __file__], 2, "not a folder"),
+        (["--predictions", "nowhere.json", "--out", f"{__file__}/x"], 2, "not a folder"),
     ],
 )
 def test_mistakes_are_answered(data, arguments, code, message, tmp_path, capsys):

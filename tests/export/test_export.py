@@ -251,6 +251,15 @@ def test_refused_options(weights, options, message, capsys):
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_what_cannot_be_written_is_noticed_before_the_work(weights, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "d.onnx").mkdir()
+    monkeypatch.setattr("rstinynet.export.run.load_weights", lambda path: pytest.fail("began"))
+    for out, words in (("file/x.onnx", "file is a file, not a folder"), ("d.onnx", "is a folder")):
+        assert run(["export", str(weights), "--out", str(tmp_path / out)]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
+
+
 def test_refused_files(tmp_path, exported):
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(exported.read_bytes()[:5000])

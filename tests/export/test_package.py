@@ -227,6 +227,15 @@ def test_missing_weights(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_file_in_the_way_is_noticed_before_the_work(deep, weights, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "x" if deep else tmp_path / "file"
+    monkeypatch.setattr("rstinynet.export.package.load_weights", lambda path: pytest.fail("began"))
+    assert run(["package", str(weights), "--out", str(out)]) == 2
+    assert "file is a file, not a folder" in " ".join(capsys.readouterr().err.split())
+
+
 def test_only_a_package_is_replaced_and_only_when_asked(weights, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["package", str(weights), "--out", str(out)]

@@ -62,6 +62,7 @@ def ablate(
 
     from rstinynet.errors import UsageError
     from rstinynet.evaluate.tables import write_tables
+    from rstinynet.files import check_folder_place
     from rstinynet.model.config import Scale
     from rstinynet.train.ablation import ROWS, Plan, Splits, check_init, costs, train_rows
     from rstinynet.train.ablation_table import plan_table, results_table
@@ -87,6 +88,7 @@ def ablate(
         device=device or best_device(),
         init=init,
     )
+    check_folder_place(out, option="--out")
     check_init(plan)
     splits = Splits.open(data)
     cost = costs(plan, len(splits.train.categories))

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from rstinynet.cli.shown import listed
 from rstinynet.errors import UsageError
+from rstinynet.files import check_folder_place
 
 if TYPE_CHECKING:
     from rstinynet.scenes.counting import Counting
@@ -59,6 +60,8 @@ def count(
         raise UsageError("say what to count by: --zones FILE, --grid METRES or --h3 RESOLUTION")
     if not 0 <= conf <= 1:
         raise UsageError(f"--conf must lie in [0, 1], not {conf}")
+    if out is not None:
+        check_folder_place(out, option="--out")
     wanted = listed(classes)
     crs = places.system(found)
     counting = Counting(options, crs, None if grid is None else _extent(found))

@@ -37,9 +37,11 @@ def demo(
     Runs offline, with the weights and the scene that ship with the package.
     """
     from rstinynet.cli.predict import Output, search
+    from rstinynet.files import check_folder_place
     from rstinynet.scenes.detector import DEFAULT_MODEL, Detector
     from rstinynet.scenes.stream import PredictOptions
 
+    check_folder_place(out, option="--out")
     console = Console(highlight=False)
     console.print(
         f"Searching [bold]{SAMPLE}[/] (Las Vegas from WorldView-3, 0.3 m a pixel, cars of about "

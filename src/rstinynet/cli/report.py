@@ -39,7 +39,7 @@ def report(
     from rstinynet.data.formats.coco import require_annotations
     from rstinynet.errors import UsageError
     from rstinynet.evaluate.page import page
-    from rstinynet.files import write_bytes
+    from rstinynet.files import check_file_place, write_bytes
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out must be an .html file, not {out}")
@@ -47,6 +47,7 @@ def report(
         raise UsageError(f"--worst must be 0 or more, not {worst}")
     if conf is not None and not 0 <= conf < 1:
         raise UsageError(f"--conf must be at least 0 and below 1, not {conf}")
+    check_file_place(out, option="--out")
     labelled = require_annotations(open_split(data, split), source=data)
     content = _evaluated(predictions, labelled, protocol)
     content["settings"] |= {

@@ -44,6 +44,7 @@ def tables(
     from rstinynet.errors import UsageError
     from rstinynet.evaluate.comparison import aitod_tables, dior_table, other_table, read_run
     from rstinynet.evaluate.tables import Form, write_tables
+    from rstinynet.files import check_folder_place
 
     if which not in ("aitod", "dior", "all"):
         raise UsageError(f"--table must be aitod, dior or all, not {which!r}")
@@ -51,6 +52,8 @@ def tables(
         raise UsageError(f"--format must be one of {', '.join(get_args(Form))}, not {form!r}")
     if bool(results) != (data is not None):
         raise UsageError("--results name=FILE and --data DIR go together")
+    if out is not None:
+        check_folder_place(out, option="--out")
     measured = [read_run(folder) for folder in run or []]
     if results and data is not None:
         measured += _score(_named(results), data, split)

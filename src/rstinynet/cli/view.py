@@ -59,7 +59,7 @@ def view(
     from rstinynet.evaluate.run import read_labelled
     from rstinynet.evaluate.verdicts import judge_all
     from rstinynet.evaluate.view import Shown, side_by_side, worst_images
-    from rstinynet.files import write_bytes
+    from rstinynet.files import check_folder_place, write_bytes
 
     if not predictions and not model:
         raise UsageError("view needs at least one --predictions FILE or --model WEIGHTS")
@@ -70,6 +70,7 @@ def view(
     names = [_named(text)[0] for text in [*(predictions or []), *(model or [])]]
     if len(set(names)) < len(names):
         raise UsageError(f"columns need names that differ, not {names}: give name=FILE")
+    check_folder_place(out, option="--out")
     labelled = require_annotations(open_split(data, split), source=data)
     chosen = labelled
     if images is not None:

@@ -14,7 +14,7 @@ from rstinynet.export.check import evaluation
 from rstinynet.export.licence import licence_file, licence_of, shipped_notice
 from rstinynet.export.mlm import mlm_item
 from rstinynet.export.run import ExportSettings, export_model, split_for
-from rstinynet.files import replacing_folder, write_bytes, write_json
+from rstinynet.files import check_folder_place, replacing_folder, write_bytes, write_json
 from rstinynet.model.cost import count_parameters
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.weights import find_weights, load_weights, relabelled, shipped_path
@@ -98,6 +98,7 @@ def package_model(
     class then stand in the card. Raises UsageError for a folder that holds other things, and
     WeightsError, ExportError and DataError as loading, exporting and measuring do.
     """
+    check_folder_place(out, option="--out")
     if not settings.overwrite and out.is_dir():
         _refuse_package(out)
     notice, notes = _text(settings.notice), _text(settings.notes)

@@ -18,7 +18,7 @@ from rstinynet.detections import Float32Array
 from rstinynet.errors import ExportError
 from rstinynet.evaluate.classes import match_classes
 from rstinynet.export import check, int8, onnx_file, openvino_file, tensorrt_file, torch_file
-from rstinynet.files import write_json
+from rstinynet.files import check_file_place, write_json
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.weights import load_weights
@@ -113,11 +113,12 @@ def export_model(
     """
     if settings.format == "tensorrt":
         tensorrt_file.check_present()
-    model, metadata = load_weights(weights)
     suffix = SUFFIX[settings.format]
     path = out or Path(f"{Path(str(weights)).stem}{suffix}")
     if not path.name.lower().endswith(suffix) or path.name.lower() == suffix:
         raise ExportError(f"a file of the format {settings.format} ends in {suffix}, not {path}")
+    check_file_place(path, option="--out")
+    model, metadata = load_weights(weights)
     side = settings.imgsz or -(-round(metadata.imgsz * metadata.scale) // 32) * 32
     beside = path.with_name(f".{path.stem}.part{suffix}")
     labelled = None if data is None else split_for(metadata, data, split)
