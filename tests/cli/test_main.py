@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import types
@@ -49,6 +50,22 @@ def test_help_lists_every_verb(arguments: list[str], capsys: pytest.CaptureFixtu
 def test_every_verb_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert program.run([name, "--help"]) == 0
     assert f"rstinynet {name}" in capsys.readouterr().out
+
+
+def test_names_of_files_are_printed_byte_for_byte() -> None:
+    code = (
+        "import os; from rstinynet.cli import main;"
+        "main.run = lambda arguments: print(os.fsdecode(bytes([255]) + b'.html')) or 0;"
+        "main.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [b"\xff.html"]
 
 
 def test_help_imports_no_verb_and_no_torch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import cv2
@@ -61,6 +62,20 @@ def test_mistakes_are_answered(data, extra, code, message, tmp_path, capsys):
     assert run([*arguments(data, str(out)), *extra]) == code
     assert message in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
+
+
+def test_names_of_bytes_that_are_not_utf8(data, tmp_path, capsys):
+    name, out = os.fsdecode(b"run \xff\xfe"), tmp_path / "r.html"
+    found = tmp_path / os.fsdecode(b"d\xff.json")
+    shutil.copy(data / "dets.json", found)
+    command = [*arguments(data, str(out)), "--predictions", str(found), "--worst", "1"]
+    assert run([*command, "--name", name]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "<h1>run ?? on" in text
+    assert "<dd>d?.json</dd>" in text
+    view = ["view", "--data", str(data), "--predictions", f"{name}={found}", "--count", "1"]
+    assert run([*view, "--out", str(tmp_path / "v")]) == 0
+    assert len(list((tmp_path / "v").iterdir())) == 1
 
 
 def test_a_picture_of_another_size_than_its_labels_is_an_error(data, tmp_path, capsys):

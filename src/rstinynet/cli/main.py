@@ -7,6 +7,7 @@ Results go to stdout; messages, progress and errors to stderr.
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 import traceback as tracebacks
@@ -62,6 +63,9 @@ class _Refusal(Protocol):
 
 def main() -> None:
     """Entry point of the console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may be of any bytes; they are printed as they are.
+        sys.stdout.reconfigure(errors="surrogateescape")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -59,7 +59,7 @@ def report(
     called = name or predictions.stem
     pictures = _worst(predictions, labelled, called, (worst, conf))
     title = f"{called} on {name_of(data)}, {split}"
-    write_bytes(out, page(content, title=title, pictures=pictures).encode())
+    write_bytes(out, page(content, title=title, pictures=pictures).encode("utf-8", "replace"))
     print(out)
 
 

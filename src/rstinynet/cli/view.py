@@ -95,6 +95,7 @@ def view(
             f"{each.name} {c.hits} hit, {c.missed} missed, {c.false_alarms} false"
             for each, c in zip(shown, counts, strict=True)
         )
+        told = told.encode("utf-8", "replace").decode()  # a name may be of any bytes
         print(path_out)
         console.print(f"image {image.id}: {told}", soft_wrap=True)
 

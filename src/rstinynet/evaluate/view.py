@@ -198,6 +198,8 @@ def _padded(pixels: RgbArray) -> RgbArray:
 
 def _fitting(text: str, scale: float) -> str:
     """`text` shortened to a column's width."""
+    # OpenCV crashes on what is not UTF-8, as a name from the command line may be.
+    text = text.encode("utf-8", "replace").decode()
     while len(text) > 4 and cv2.getTextSize(text, _FONT, scale, 2)[0][0] > PANEL - 8:
         text = text[:-4] + "..." if not text.endswith("...") else text[:-6] + "..."
     return text
