@@ -236,6 +236,13 @@ def test_a_file_in_the_way_is_noticed_before_the_work(deep, weights, tmp_path, m
     assert "file is a file, not a folder" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("side", ["33", "1000000000"])
+def test_a_size_that_cannot_be_is_refused(side, weights, tmp_path, capsys):
+    command = ["package", str(weights), "--out", str(tmp_path / "x"), "--imgsz", side]
+    assert run(command) == 2
+    assert "multiple of the largest stride" in " ".join(capsys.readouterr().err.split())
+
+
 def test_only_a_package_is_replaced_and_only_when_asked(weights, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["package", str(weights), "--out", str(out)]

@@ -129,11 +129,18 @@ def test_names_without_weights_are_timed_and_said_to_be_random(monkeypatch, caps
     assert "left out: OpenVINO: not installed: pip install 'rs-tinynet[openvino]'" in shown
 
 
+def test_images_to_calibrate_on_that_are_not_there(tmp_path, capsys):
+    chosen = ["--runtimes", "int8", "--imgsz", "64", "--calibrate", str(tmp_path / "nowhere")]
+    assert run(["benchmark", "yolo11n", *chosen]) == 3
+    assert "nowhere has none" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--runtimes", "caffe"], "there is no runtime 'caffe'"),
-        (["--imgsz", "100"], "multiple of 32, not 100"),
+        (["--imgsz", "100"], "multiple of 32 up to 8192 pixels, not 100"),
+        (["--imgsz", "1000000000"], "not 1000000000"),
         (["--imgsz", "big"], "whole number"),
         (["--batch", "0"], "--batch must be 1 or more"),
         (["--seconds", "0"], "--seconds must be over 0"),

@@ -73,10 +73,10 @@ def export(
     from rich.console import Console
     from rich.markup import escape
 
-    from rstinynet.errors import ExportError
+    from rstinynet.errors import ExportError, UsageError
 
     if int8 != (calibrate is not None):
-        raise ExportError(
+        raise UsageError(
             "INT8 needs images to calibrate on: give --int8 and --calibrate FOLDER together"
         )
     try:

@@ -14,7 +14,7 @@ import onnx
 from rstinynet.data.folder import open_split, splits_of
 from rstinynet.data.image import read_rgb
 from rstinynet.detections import Float32Array
-from rstinynet.errors import ExportError
+from rstinynet.errors import DataError, ExportError, UsageError
 from rstinynet.export.onnx_file import INPUT
 from rstinynet.export.sizes import PREFIX
 from rstinynet.model.detector import DetectorModel
@@ -85,12 +85,12 @@ def _groups(node: onnx.NodeProto) -> int:
 def kept_in_float(model: DetectorModel, parts: Sequence[str] = ()) -> list[str]:
     """What the names of nodes begin with that stay in float: the last convolutions, and `parts`.
 
-    ExportError for a part that the model does not have.
+    UsageError for a part that the model does not have.
     """
     there = [name for name, _ in model.named_children()]
     for part in parts:
         if part not in there:
-            raise ExportError(f"the model has no part {part!r} to keep in float; it has {there}")
+            raise UsageError(f"the model has no part {part!r} to keep in float; it has {there}")
     return ["decode/", *last_convolutions(model), *(f"{part}." for part in parts)]
 
 
@@ -105,7 +105,7 @@ def last_convolutions(model: DetectorModel) -> list[str]:
 
 
 def calibration_images(folder: Path) -> list[Any]:
-    """Up to `MOST_IMAGES` images of a folder, spread evenly; ExportError without any.
+    """Up to `MOST_IMAGES` images of a folder, spread evenly; DataError without any.
 
     Of a labelled data set those of its train split, so that the others stay unseen.
     """
@@ -118,7 +118,7 @@ def calibration_images(folder: Path) -> list[Any]:
             else []
         )
     if not paths:
-        raise ExportError(
+        raise DataError(
             f"calibration needs a folder of images like those the model is for; {folder} has none"
         )
     chosen = np.unique(np.linspace(0, len(paths) - 1, MOST_IMAGES).round().astype(int))

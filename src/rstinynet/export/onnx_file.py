@@ -17,13 +17,13 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from rstinynet.errors import ExportError
+from rstinynet.errors import UsageError
 from rstinynet.evaluate.calibration import tempered
 from rstinynet.export.graph import Graph, record
 from rstinynet.files import write_bytes
 from rstinynet.model.decode import REG_MAX, anchors
 from rstinynet.model.detector import DetectorModel
-from rstinynet.model.metadata import METADATA_KEY, WeightsMetadata
+from rstinynet.model.metadata import METADATA_KEY, MOST_SIDE, WeightsMetadata
 
 IR_VERSION = 9
 """The newest that ONNX Runtime 1.17, which Deepness ships, reads."""
@@ -48,12 +48,12 @@ def deepness_conf(metadata: WeightsMetadata) -> float:
 
 
 def checked_size(imgsz: int) -> int:
-    """`imgsz`, or ExportError where it is no multiple of 32."""
-    if imgsz < 32 or imgsz % 32:
-        near = max(32, round(imgsz / 32) * 32)
-        raise ExportError(
-            f"the side of the input must be a multiple of the largest stride, 32, not {imgsz}: "
-            f"{near} is near"
+    """`imgsz`, or UsageError where it is no multiple of 32 up to `MOST_SIDE`."""
+    if imgsz % 32 or not 32 <= imgsz <= MOST_SIDE:
+        near = min(max(32, round(imgsz / 32) * 32), MOST_SIDE)
+        raise UsageError(
+            "the side of the input must be a multiple of the largest stride, 32, up to "
+            f"{MOST_SIDE}, not {imgsz}: {near} is near"
         )
     return imgsz
 
@@ -71,12 +71,12 @@ def build_onnx(
     """The graph of `model` (fused here) for a square input of `imgsz` pixels.
 
     A `dynamic` one takes any height and width; `imgsz` is then the side of its tiles only. `half`
-    computes the network in float16; input, decoding and output stay float32. Raises ExportError for
-    another opset or size than can be.
+    computes the network in float16; input, decoding and output stay float32. Raises UsageError for
+    another opset or size than can be, ExportError for a model that has no ONNX form.
     """
     checked_size(imgsz)
     if opset not in OPSETS:
-        raise ExportError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
+        raise UsageError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
     fused = model.deployed().cpu()
     graph = Graph(half=half)
     entry = graph.cast(INPUT, TensorProto.FLOAT16) if half else INPUT

@@ -13,6 +13,7 @@ from rstinynet.export.card import Facts, model_card
 from rstinynet.export.check import evaluation
 from rstinynet.export.licence import licence_file, licence_of, shipped_notice
 from rstinynet.export.mlm import mlm_item
+from rstinynet.export.onnx_file import checked_size
 from rstinynet.export.run import ExportSettings, export_model, split_for
 from rstinynet.files import check_folder_place, replacing_folder, write_bytes, write_json
 from rstinynet.model.cost import count_parameters
@@ -82,6 +83,8 @@ class PackageSettings:
             raise UsageError(f"the hub's name of a model is owner/name, not {self.repo!r}")
         if self.licence is not None and not licence_of(self.licence).stated:
             raise UsageError("name a licence, such as 'Apache-2.0', or leave it out")
+        if self.imgsz is not None:
+            checked_size(self.imgsz)
 
 
 def package_model(

@@ -15,7 +15,7 @@ from rstinynet.data.folder import open_split
 from rstinynet.data.formats.coco import require_annotations
 from rstinynet.data.image import read_rgb
 from rstinynet.detections import Float32Array
-from rstinynet.errors import ExportError
+from rstinynet.errors import UsageError
 from rstinynet.evaluate.classes import match_classes
 from rstinynet.export import check, int8, onnx_file, openvino_file, tensorrt_file, torch_file
 from rstinynet.files import check_file_place, write_json
@@ -57,21 +57,21 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):
-            raise ExportError(
+            raise UsageError(
                 f"the format must be {' or '.join(get_args(Format))}, not {self.format!r}"
             )
         if self.format == "torch-export" and (self.half or self.nms or self.calibrate is not None):
-            raise ExportError(
+            raise UsageError(
                 "the format torch-export is float32 without NMS: leave out --half, --int8 and "
                 "--nms, or give --format onnx"
             )
         if self.format == "torch-export" and self.dynamic:
-            raise ExportError(
+            raise UsageError(
                 "the format torch-export has one size: leave out --dynamic, or give --format onnx "
                 "or openvino"
             )
         if self.format == "tensorrt" and (self.dynamic or self.nms or self.calibrate is not None):
-            raise ExportError(
+            raise UsageError(
                 "the format tensorrt is one engine, of one size, in float32 or float16 (--half); "
                 "NMS has no output of a fixed size, and INT8 is calibrated for other runtimes: "
                 "leave out --dynamic, --int8 and --nms, or give --format onnx"
@@ -79,14 +79,14 @@ class ExportSettings:
         if self.imgsz is not None:
             onnx_file.checked_size(self.imgsz)
         if self.calibrate is not None and self.half:
-            raise ExportError("a model is either half precision or INT8: leave out one of the two")
+            raise UsageError("a model is either half precision or INT8: leave out one of the two")
         if (self.keep_float or self.accurate) and self.calibrate is None:
-            raise ExportError(
+            raise UsageError(
                 "--accurate and --keep-float say what INT8 leaves in float: give --int8 and "
                 "--calibrate too"
             )
         if self.nms and self.calibrate is not None:
-            raise ExportError("NMS inside the graph is for float models: leave out one of the two")
+            raise UsageError("NMS inside the graph is for float models: leave out one of the two")
 
     @property
     def precision(self) -> check.Precision:
@@ -109,14 +109,15 @@ def export_model(
     `out` defaults to the name of the weights in the working folder. The file is checked before it
     gets its name, against torch on a real and a random image, and by AP on `data`. Raises
     ExportError beyond the tolerances of `check`, or where TensorRT is asked for and not present;
-    WeightsError for weights that cannot be used.
+    WeightsError for weights that cannot be used, DataError for images to calibrate or measure on,
+    UsageError for a place that cannot be written.
     """
     if settings.format == "tensorrt":
         tensorrt_file.check_present()
     suffix = SUFFIX[settings.format]
     path = out or Path(f"{Path(str(weights)).stem}{suffix}")
     if not path.name.lower().endswith(suffix) or path.name.lower() == suffix:
-        raise ExportError(f"a file of the format {settings.format} ends in {suffix}, not {path}")
+        raise UsageError(f"a file of the format {settings.format} ends in {suffix}, not {path}")
     check_file_place(path, option="--out")
     model, metadata = load_weights(weights)
     side = settings.imgsz or -(-round(metadata.imgsz * metadata.scale) // 32) * 32
@@ -154,6 +155,11 @@ def _write(
     side: int,
 ) -> None:
     model, metadata = source
+    images: Any = None
+    keep: list[str] = []
+    if settings.calibrate is not None:
+        keep = int8.kept_in_float(model.deployed(), settings.keep_float)
+        images = check.inputs(int8.calibration_images(settings.calibrate), imgsz=side)
     if settings.format == "torch-export":
         torch_file.write_torch_export(path, model, metadata, imgsz=side)
         return
@@ -170,9 +176,7 @@ def _write(
         tensorrt_file.write_tensorrt(path, made, imgsz=side)
         return
     whole: Any = made if settings.format == "onnx" else openvino_file.to_openvino(made)
-    if settings.calibrate is not None:
-        images = check.inputs(int8.calibration_images(settings.calibrate), imgsz=side)
-        keep = int8.kept_in_float(model.deployed(), settings.keep_float)
+    if images is not None:
         whole = int8.quantise(whole, list(images[:, None]), keep=keep, accurate=settings.accurate)
     if settings.format == "onnx":
         onnx_file.write_onnx(path, whole)

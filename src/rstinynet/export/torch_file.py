@@ -39,8 +39,8 @@ def write_torch_export(
 ) -> None:
     """Write `model` (fused here) for a square of `imgsz` pixels and any batch.
 
-    The metadata are in the file as they are in an ONNX file. Raises ExportError for a model that
-    torch.export cannot follow.
+    The metadata are in the file as they are in an ONNX file. Raises UsageError for another
+    size than can be, ExportError for a model that torch.export cannot follow.
     """
     checked_size(imgsz)
     fused = Decoded(model.deployed().cpu()).eval()

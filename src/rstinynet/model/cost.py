@@ -19,6 +19,9 @@ from rstinynet.errors import UsageError
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.presets import build
 
+MOST_COUNTED = 65536
+"""Largest side of an image whose cost is counted; far above, torch's sizes overflow."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
@@ -41,7 +44,8 @@ class Cost:
 def cost_of(model: DetectorModel, *, imgsz: int = 800) -> Cost:
     """Cost of `model` on an image of `imgsz` by `imgsz` pixels; nothing is computed.
 
-    Raises UsageError where `imgsz` is not a positive multiple of the model's divisor.
+    Raises UsageError where `imgsz` is not a positive multiple of the model's divisor, or over
+    `MOST_COUNTED`.
     """
     _check_size(model, imgsz)
     # On the meta device tensors have shapes and no values: any size costs no time or memory.
@@ -62,6 +66,8 @@ def _check_size(model: DetectorModel, imgsz: int) -> None:
             f"imgsz must be a positive multiple of {model.size_divisor}, not {imgsz}; the nearest "
             f"is {max(1, round(imgsz / model.size_divisor)) * model.size_divisor}"
         )
+    if imgsz > MOST_COUNTED:
+        raise UsageError(f"imgsz must be at most {MOST_COUNTED} pixels, not {imgsz}")
 
 
 def _cost_of_shapes(model: DetectorModel, imgsz: int) -> Cost:

@@ -11,6 +11,8 @@ BEFORE_SCHEMA = 2
 """Of whose names are files that do not say a schema: of runs, until they said one."""
 METADATA_KEY = "rstinynet"
 """Under which the metadata stands, as JSON, in weights files and exported models."""
+MOST_SIDE = 8192
+"""Largest side of a model's square input that is exported or timed, pixels."""
 
 _FIRST_SUFFIXES = {
     "": "-p2p4-pfdh",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rstinynet.errors import UsageError
+from rstinynet.model.metadata import MOST_SIDE
 from rstinynet.runtime.backend import Precision
 
 
@@ -78,7 +79,9 @@ class SpeedSettings:
             if any(value < 1 for value in values):
                 raise UsageError(f"--{name} must be 1 or more, not {min(values)}")
         for side in self.imgsz:
-            if side < 32 or side % 32:
-                raise UsageError(f"--imgsz must be a multiple of 32, not {side}")
+            if side % 32 or not 32 <= side <= MOST_SIDE:
+                raise UsageError(
+                    f"--imgsz must be a multiple of 32 up to {MOST_SIDE} pixels, not {side}"
+                )
         if not self.seconds > 0:
             raise UsageError(f"--seconds must be over 0, not {self.seconds}")
