@@ -73,7 +73,7 @@ def test_an_image_is_padded_to_the_next_32_only(weights, dynamic, suffix, size, 
 
 
 def test_its_report_says_what_was_compared(dynamic):
-    report = json.loads((dynamic / "tiny.export.json").read_text())
+    report = json.loads((dynamic / "tiny.onnx.export.json").read_text())
     assert report["dynamic"]
     assert {"96 x 32 px", "random values, 32 x 128 px"} < set(report["compared"])
 

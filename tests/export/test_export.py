@@ -20,6 +20,7 @@ from rstinynet.errors import ExportError
 from rstinynet.export import check, onnx_file
 from rstinynet.export.graph import Graph
 from rstinynet.export.int8 import calibration_images, kept_in_float, last_convolutions
+from rstinynet.export.run import report_path
 from rstinynet.model.presets import build
 from rstinynet.model.weights import WeightsMetadata, load_weights
 
@@ -71,6 +72,14 @@ def test_torch_export_too(weights, tmp_path, image):
         rstinynet.load(path)
 
 
+def test_each_format_has_a_report_of_its_own(weights, tmp_path):
+    for form, name in (("onnx", "tiny.onnx"), ("openvino", "tiny.xml")):
+        path = tmp_path / name
+        assert run(["export", str(weights), "--format", form, "--out", str(path)]) == 0
+    for name in ("tiny.onnx", "tiny.xml"):
+        assert json.loads((tmp_path / f"{name}.export.json").read_text())["file"] == name
+
+
 def test_nms_inside_gives_the_same_objects(weights, tmp_path, image):
     path = tmp_path / "nms.onnx"
     assert run(["export", str(weights), "--nms", "--out", str(path)]) == 0
@@ -84,7 +93,7 @@ def test_half_is_half_the_size(tmp_path):
         assert run(["export", "rs-tinynet-lite", "--imgsz", "96", "--out", str(path), *option]) == 0
         sizes[len(option)] = path.stat().st_size
     assert sizes[1] < 0.6 * sizes[0]
-    report = json.loads(path.with_suffix(".export.json").read_text())
+    report = json.loads(report_path(path).read_text())
     assert report["precision"] == "float16"
     assert report["compared"]["a real image"]["scores_max"] > 0
 
@@ -106,7 +115,7 @@ def export_int8(path, pictures, *more):
     chosen += more
     made = "onnx" if path.suffix == ".onnx" else "openvino"
     assert run(["export", "rs-tinynet-lite", "--format", made, *chosen]) == 0
-    report = json.loads(path.with_suffix(".export.json").read_text())
+    report = json.loads(report_path(path).read_text())
     assert report["precision"] == "int8"
     assert 0 < report["compared"]["a real image"]["scores_mean"] < 0.01
     return kept_in_float(load_weights("rs-tinynet-lite")[0])

@@ -175,7 +175,10 @@ def test_the_name_is_not_that_of_a_file_that_runs_everywhere(
     assert "ends in .trt.onnx" in told(capsys)
     monkeypatch.chdir(tmp_path)
     assert run(["export", str(weights), "--format", "tensorrt"]) == 0
-    assert {one.name for one in tmp_path.iterdir()} == {"tiny.trt.onnx", "tiny.trt.export.json"}
+    assert {one.name for one in tmp_path.iterdir()} == {
+        "tiny.trt.onnx",
+        "tiny.trt.onnx.export.json",
+    }
 
 
 def test_an_engine_in_a_file_that_load_opens(gpu, weights, tmp_path, monkeypatch):
@@ -193,7 +196,7 @@ def test_an_engine_in_a_file_that_load_opens(gpu, weights, tmp_path, monkeypatch
         "trt_profile_opt_shapes": f"images:8x3x{SIDE}x{SIDE}",
         "trt_profile_max_shapes": f"images:8x3x{SIDE}x{SIDE}",
     }
-    report = json.loads((tmp_path / "tiny.trt.export.json").read_text())
+    report = json.loads((tmp_path / "tiny.trt.onnx.export.json").read_text())
     assert (report["format"], report["precision"]) == ("tensorrt", "float32")
     assert set(report["compared"]) == {"a real image", "random values"}
 
@@ -226,7 +229,9 @@ def test_half_leaves_the_types_to_the_graph(gpu, tmp_path):
     assert {kinds[one.input[1]] for one in convolutions if one not in network} <= {
         TensorProto.FLOAT
     }
-    assert json.loads((tmp_path / "half.trt.export.json").read_text())["precision"] == "float16"
+    assert (
+        json.loads((tmp_path / "half.trt.onnx.export.json").read_text())["precision"] == "float16"
+    )
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def export(
 ) -> None:
     """Export weights to a file of another runtime, and check that it gives what they give.
 
-    The report stands beside the file as NAME.export.json. Exit code 5 where the file cannot be
+    The report stands beside the file as FILE.export.json. Exit code 5 where the file cannot be
     made or its outputs, or its AP on --data, differ by more than the tolerance.
     """
     import json as json_text

@@ -14,7 +14,7 @@ from rstinynet.export.check import evaluation
 from rstinynet.export.licence import licence_file, licence_of, shipped_notice
 from rstinynet.export.mlm import mlm_item
 from rstinynet.export.onnx_file import checked_size
-from rstinynet.export.run import ExportSettings, export_model, split_for
+from rstinynet.export.run import ExportSettings, export_model, report_path, split_for
 from rstinynet.files import check_folder_place, replacing_folder, write_bytes, write_json
 from rstinynet.model.cost import count_parameters
 from rstinynet.model.metadata import WeightsMetadata
@@ -124,6 +124,7 @@ def package_model(
             data=data,
             split=split,
         )
+        report_path(folder / ONNX).replace(folder / REPORT)
         measured = None
         if labelled is not None:
             measured = evaluation(Detector(model, metadata), labelled).as_dict()

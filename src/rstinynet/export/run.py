@@ -96,6 +96,11 @@ class ExportSettings:
         return "float16" if self.half else "float32"
 
 
+def report_path(path: Path) -> Path:
+    """Where the report of the exported file `path` stands: beside it, one for each file."""
+    return path.with_name(f"{path.name}.export.json")
+
+
 def export_model(
     weights: Path | str,
     out: Path | None = None,
@@ -134,7 +139,7 @@ def export_model(
     finally:
         beside.unlink(missing_ok=True)
         beside.with_suffix(".bin").unlink(missing_ok=True)
-    write_json(path.with_suffix(".export.json"), report)
+    write_json(report_path(path), report)
     return report
 
 
