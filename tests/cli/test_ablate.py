@@ -42,6 +42,14 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("\n| ") == 4
     assert "paper-full-m" in printed
+    assert run([*arguments, "--scale", "m", "--seeds", "0,1", "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["scale"], told["seeds"]) == ("m", [0, 1])
+    rows = {each["row"]: each for each in told["plan"]}
+    assert list(rows) == ["baseline", "full"]
+    assert rows["full"]["model"] == "paper-full-m"
+    assert rows["full"]["images"] == 2 * 2
+    assert f"| {rows['full']['parameters']:,} |" in printed
     assert not out.exists()
 
 

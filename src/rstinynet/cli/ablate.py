@@ -47,7 +47,7 @@ def ablate(
         bool, typer.Option("--dry-run", help="Print the plan with its cost; train nothing.")
     ] = False,
     json_: Annotated[
-        bool, typer.Option("--json", help="Print what was measured as JSON on stdout.")
+        bool, typer.Option("--json", help="Print what was measured, or planned, as JSON on stdout.")
     ] = False,
 ) -> None:
     """Train Table III's rows and the P2 control; write ours beside the paper's.
@@ -65,7 +65,7 @@ def ablate(
     from rstinynet.files import check_folder_place
     from rstinynet.model.config import Scale
     from rstinynet.train.ablation import ROWS, Plan, Splits, check_init, costs, train_rows
-    from rstinynet.train.ablation_table import plan_table, results_table
+    from rstinynet.train.ablation_table import plan_as_dict, plan_table, results_table
     from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
 
     log_to_stderr()
@@ -93,7 +93,10 @@ def ablate(
     splits = Splits.open(data)
     cost = costs(plan, len(splits.train.categories))
     if dry_run:
-        print(plan_table(plan, splits, cost).as_text("markdown"), end="")
+        if json_:
+            print(json.dumps(plan_as_dict(plan, splits, cost)))
+        else:
+            print(plan_table(plan, splits, cost).as_text("markdown"), end="")
         return
 
     def write(runs: Sequence[Measured]) -> None:

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rstinynet.evaluate.published import PAPER, SEVEN, ablation_rows
 from rstinynet.evaluate.tables import NOTHING, TextTable, number
@@ -17,26 +17,55 @@ _HEADS = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m")
 _MARK = "✓"
 
 
-def plan_table(plan: Plan, splits: Splits, costs: Mapping[str, Cost]) -> TextTable:
-    """What would be trained, and what it costs."""
+class Planned(NamedTuple):
+    """What one row of a plan would train, over all its seeds, and what it costs."""
+
+    row: str
+    model: str
+    parameters: int
+    gflops: float
+    """Of a forward pass at `COST_IMGSZ`."""
+    images: int
+    """Shown in training, over all epochs and seeds."""
+    pflops: float
+    """1e15 operations: three forward passes a training image."""
+
+
+def planned(plan: Plan, splits: Splits, costs: Mapping[str, Cost]) -> list[Planned]:
+    """The rows of a plan, in its order."""
     steps = max(1, len(splits.train) // min(plan.recipe.batch, len(splits.train)))
     shown = plan.recipe.epochs * steps * min(plan.recipe.batch, len(splits.train))
     pixels = (plan.recipe.imgsz / COST_IMGSZ) ** 2
     rows = []
     for row in plan.chosen:
         cost = costs[row.name]
-        # A training step costs about three forward passes.
-        peta = 3 * cost.gflops * pixels * shown * len(plan.seeds) / 1e6
         rows.append(
-            (
-                row.title,
-                row.model(plan.scale),
-                number(cost.parameters, 0),
-                number(cost.gflops),
-                number(float(shown * len(plan.seeds)), 0),
-                number(peta, 2),
+            Planned(
+                row=row.name,
+                model=row.model(plan.scale),
+                parameters=cost.parameters,
+                gflops=cost.gflops,
+                images=shown * len(plan.seeds),
+                # A training step costs about three forward passes.
+                pflops=3 * cost.gflops * pixels * shown * len(plan.seeds) / 1e6,
             )
         )
+    return rows
+
+
+def plan_table(plan: Plan, splits: Splits, costs: Mapping[str, Cost]) -> TextTable:
+    """What would be trained, and what it costs."""
+    rows = [
+        (
+            row.title,
+            each.model,
+            number(each.parameters, 0),
+            number(each.gflops),
+            number(each.images, 0),
+            number(each.pflops, 2),
+        )
+        for row, each in zip(plan.chosen, planned(plan, splits, costs), strict=True)
+    ]
     return TextTable(
         title=f"Plan of the ablation at scale {plan.scale}, seeds {_listed(plan.seeds)}",
         columns=("row", "model", "parameters", f"GFLOPs at {COST_IMGSZ}²", "images", "PFLOPs"),
@@ -48,6 +77,17 @@ def plan_table(plan: Plan, splits: Splits, costs: Mapping[str, Cost]) -> TextTab
         ),
         left=2,
     )
+
+
+def plan_as_dict(plan: Plan, splits: Splits, costs: Mapping[str, Cost]) -> dict[str, Any]:
+    """The same plan in JSON's types."""
+    return {
+        "scale": plan.scale,
+        "seeds": list(plan.seeds),
+        "cost_imgsz": COST_IMGSZ,
+        "budget": _budget(plan, splits),
+        "plan": [each._asdict() for each in planned(plan, splits, costs)],
+    }
 
 
 def results_table(
