@@ -36,7 +36,7 @@ def demo(
 
     Runs offline, with the weights and the scene that ship with the package.
     """
-    from rstinynet.cli.predict import Output, search
+    from rstinynet.cli.searching import Output, search
     from rstinynet.files import check_folder_place
     from rstinynet.scenes.detector import DEFAULT_MODEL, Detector
     from rstinynet.scenes.stream import PredictOptions
