@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from importlib import resources
 
 import cv2
@@ -59,7 +60,7 @@ def test_openvino_too(weights, tmp_path, image):
         rstinynet.load(path)
 
 
-def test_torch_export_too(weights, tmp_path, image):
+def test_torch_export_too(weights, tmp_path, image, capfd):
     path = tmp_path / "tiny.pt2"
     assert run(["export", str(weights), "--format", "torch-export", "--out", str(path)]) == 0
     detector = rstinynet.load(path, device="cpu", options=rstinynet.RuntimeOptions(batch=3))
@@ -67,9 +68,16 @@ def test_torch_export_too(weights, tmp_path, image):
     same(rstinynet.load(weights, device="cpu").detect(image), detector.detect(image))
     one, two = detector.detect_batch([image, image])
     same(one, two)
-    path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(ExportError, match="cannot load"):
-        rstinynet.load(path)
+    whole = path.read_bytes()
+    capfd.readouterr()
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("a", "b")
+    for content in (whole[:4000], b"hello", (tmp_path / "other.zip").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ExportError, match="cannot load"):
+            rstinynet.load(path)
+    # Torch's log, whose handler writes to stderr, is silent.
+    assert capfd.readouterr().err == ""
 
 
 def test_each_format_has_a_report_of_its_own(weights, tmp_path):

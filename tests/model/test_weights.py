@@ -87,9 +87,21 @@ def test_foreign_safetensors_are_refused(tmp_path):
 
 
 def test_truncated_file(file):
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match="not a safetensors file"):
-        load_weights(file)
+    whole = file.read_bytes()
+    for length in (len(whole) - 100, 4000, 30):
+        file.write_bytes(whole[:length])
+        with pytest.raises(WeightsError, match=r"damaged or cut short .* download it anew"):
+            load_weights(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("m.onnx", "ONNX"), ("m.trt.onnx", "ONNX"), ("m.XML", "OpenVINO"), ("m.pt2", "torch.export")],
+)
+def test_an_exported_model_is_called_one(name, kind, tmp_path):
+    (tmp_path / name).write_bytes(b"\x08\x09\x12\x09rstinynet" * 9)
+    with pytest.raises(WeightsError, match=rf"an exported model \({kind}\).*exported from"):
+        load_weights(tmp_path / name)
 
 
 def test_another_shape_is_named(file, metadata):

@@ -35,6 +35,8 @@ __all__ = [
     "shipped_path",
 ]
 
+_EXPORTED = {".onnx": "ONNX", ".xml": "OpenVINO", ".pt2": "torch.export"}
+
 
 def save_weights(
     path: Path | str, model: DetectorModel, metadata: WeightsMetadata, *, half: bool = False
@@ -140,10 +142,7 @@ def _read(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path}: not a safetensors file ({error}). Pickled checkpoints (.pt) are never loaded "
-            "as weights: they can run code"
-        ) from error
+        raise WeightsError(f"{path}: {_misread(path, error)}") from error
     try:
         metadata = WeightsMetadata.model_validate(json.loads(text))
     except (ValueError, ValidationError) as error:
@@ -154,3 +153,23 @@ def _read(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
             f"reads {SCHEMA_VERSION}): upgrade the package"
         )
     return metadata, tensors
+
+
+def _misread(path: Path, error: Exception) -> str:
+    """What a file is that could not be read as weights, and what to do."""
+    exported = _EXPORTED.get(path.suffix.lower())
+    if exported is not None:
+        return (
+            f"an exported model ({exported}), from which weights cannot be had: give the weights "
+            "(.safetensors) that it was exported from"
+        )
+    if isinstance(error, SafetensorError):
+        with path.open("rb") as file:
+            # The length of the header, then the header, which is JSON.
+            begins_well = file.read(9)[8:] == b"{"
+        if begins_well:
+            return f"damaged or cut short ({error}): copy or download it anew"
+    return (
+        f"not a safetensors file ({error}). Pickled checkpoints (.pt) are never loaded as weights: "
+        "they can run code"
+    )

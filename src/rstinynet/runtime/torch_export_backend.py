@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +36,13 @@ class TorchExportBackend(ExportedBackend):
         self._device = torch_device(device)
         extra: dict[str, Any] = {METADATA_KEY: ""}
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _without_log():
                 warnings.simplefilter("ignore")
                 program = torch.export.load(path, extra_files=extra)
                 program = _moved(program, self._device)
         except Exception as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            line = line.partition(". Please check the warnings")[0]
             raise ExportError(
                 f"{path}: torch {torch.__version__} cannot load this file: {line}. Export it again "
                 "with `rstinynet export`"
@@ -65,6 +69,17 @@ class TorchExportBackend(ExportedBackend):
         """What the file itself gives for inputs in [0, 1]; see `backend.candidates`."""
         found = self._run(torch.from_numpy(x_BCHW).to(self._device))
         return np.asarray(found.cpu().numpy(), np.float32)
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Torch logs where it failed to read a file, with a traceback, besides raising."""
+    log = logging.getLogger("torch.export")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _moved(program: Any, device: torch.device) -> Any:
