@@ -385,3 +385,29 @@ def test_batches_are_filled_across_scenes(
         file = f"{name}_detections.csv"
         single = (tmp_path / "single" / file).read_bytes()
         assert (tmp_path / "batches" / file).read_bytes() == single
+
+
+def test_results_that_cannot_be_written_are_noticed_before_the_search(
+    two: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taken.gpkg").mkdir()
+    out = ["--out", str(tmp_path / "out")]
+    monkeypatch.setattr(Detector, "load", lambda *args, **options: pytest.fail("too late"))
+    for arguments, words in (
+        (["--out", str(tmp_path / "file")], "file is a file, not a folder"),
+        (["--out", str(tmp_path / "file" / "deeper")], "file is a file, not a folder"),
+        ([*out, "--merged", str(tmp_path / "file" / "a.gpkg")], "file is a file, not a folder"),
+        ([*out, "--merged", str(tmp_path / "taken.gpkg")], "taken.gpkg is a folder"),
+    ):
+        assert run(["predict", str(two), *arguments]) == 2
+        shown = capsys.readouterr().err
+        assert words in shown
+        assert arguments[-2] in shown
+        assert str(two) not in shown
+    monkeypatch.setattr("rstinynet.files.os.access", lambda *args: False)
+    assert run(["predict", str(two), *out]) == 2
+    assert "a folder that you may not change" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from rstinynet.cli.running import BATCH, DEVICE, PRECISION, PROVIDERS, THREADS, 
 from rstinynet.cli.searching import Output, engine_of, search
 from rstinynet.cli.shown import line, listed, notes_of, numbers, progress_bar
 from rstinynet.errors import ExportError, UsageError
+from rstinynet.files import check_file_place, check_folder_place
 
 if TYPE_CHECKING:
     from rstinynet.scenes.stream import Engine
@@ -163,8 +164,10 @@ def predict(
 
     console = Console(stderr=True)
     formats = listed(format)
+    check_folder_place(out, option="--out")
     if merged is not None:
         merged = merging.named(merged)
+        check_file_place(merged, option="--merged")
         formats = formats or []
     for one in formats or ():
         if one not in FORMATS:
