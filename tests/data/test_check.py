@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 import shutil
 
@@ -183,3 +185,59 @@ def test_the_page_shows_boxes_of_a_file_that_cannot_be_used(data, tmp_path):
     assert kinds(report)["unusable annotations", "train"] == "error"
     write_page(report, tmp_path / "page.html")
     assert "data:image/png;base64," in (tmp_path / "page.html").read_text()
+
+
+def test_annotations_that_are_no_records_are_findings(data, tmp_path):
+    for wrong in (
+        lambda content: content.update(annotations=["a box"]),
+        lambda content: content["annotations"][0].update(category_id=[1]),
+        lambda content: content["annotations"][0].update(category_id={}),
+        lambda content: content["annotations"][0].update(bbox=[10**400, 1, 10, 10]),
+        lambda content: content["images"][0].update(width=10**400),
+    ):
+        before = (data / "train.json").read_bytes()
+        edit(data, wrong)
+        report = check(data, images=False)
+        assert kinds(report)["unusable annotations", "train"] == "error"
+        write_page(report, tmp_path / "page.html")
+        (data / "train.json").write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    "box", [[1e308, 1, 10, 10], [-1e308, 1, 1e308, 10], [-1e308, -1e308, 1.5e308, 1.5e308]]
+)
+def test_the_page_shows_boxes_as_wide_as_numbers_go(data, tmp_path, box):
+    edit(data, lambda content: content["annotations"][0].update(bbox=box))
+    write_page(check(data), tmp_path / "page.html")
+    assert "data:image/png" in (tmp_path / "page.html").read_text()
+
+
+def test_an_image_that_two_records_name(data):
+    def again(content):
+        first = content["images"][0]
+        content["images"].append({**first, "id": 99, "file_name": f"./{first['file_name']}"})
+
+    edit(data, again)
+    report = check(data, images=False)
+    assert kinds(report) == {("images twice", "train"): "error"}
+    assert report.findings[0].examples[0].note == "images 1, 99"
+
+
+@pytest.mark.parametrize("value", [-1, 0, math.nan, "half a metre", 10**400, True, [1]])
+def test_scales_that_are_no_distance(data, value):
+    edit(data, lambda content: content["images"][1].update(gsd_m=value))
+    assert kinds(check(data, images=False)) == {("bad scales", "train"): "error"}
+
+
+@pytest.mark.parametrize("value", [0.3, 2, None])
+def test_scales_that_are_right(data, value):
+    edit(data, lambda content: content["images"][1].update(gsd_m=value))
+    assert kinds(check(data, images=False)) == {}
+
+
+def test_a_folder_with_a_name_of_any_bytes(data, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    data.rename(odd)
+    edit(odd, lambda content: content["annotations"][1].update(bbox=[500, 500, 5, 5]))
+    write_page(check(odd), tmp_path / "page.html")
+    assert r"caf\udce9" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rstinynet.data.catalog.prepared import Prepared, Progress
-    from rstinynet.data.check import Report
+    from rstinynet.data.findings import Report
     from rstinynet.data.stats import Stats
 
 

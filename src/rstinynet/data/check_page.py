@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from rstinynet import files
-from rstinynet.data.check import Example, Finding, Report
 from rstinynet.data.convert import open_any
+from rstinynet.data.findings import Example, Finding, Report
 from rstinynet.data.formats.common import images_in
 from rstinynet.data.image import RgbArray, read_rgb
 from rstinynet.data.stats import Stats
@@ -52,7 +52,8 @@ def write_page(report: Report, path: Path | str) -> None:
         + "\n".join(body)
         + "</html>\n"
     )
-    files.write_bytes(path, page.encode())
+    # Names of files may be of any bytes.
+    files.write_bytes(path, page.encode("utf-8", "backslashreplace"))
 
 
 def _image_paths(report: Report) -> dict[tuple[str, str], Path]:
@@ -125,9 +126,9 @@ def _crop(pixels: RgbArray, box: tuple[float, float, float, float]) -> RgbArray:
     part[: inside.shape[0], : inside.shape[1]] = inside
     scale = SHOWN_PX / side
     shown = cv2.resize(part, (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_NEAREST)
-    corners = [round(float(value)) for value in (np.array(box) - (x, y, x, y)) * scale]
     # Boxes far outside would overflow OpenCV's integers.
-    corners = [int(np.clip(value, -4 * SHOWN_PX, 4 * SHOWN_PX)) for value in corners]
+    near = np.clip(np.array(box) - (x, y, x, y), -4 * side, 4 * side)
+    corners = [round(float(value)) for value in near * scale]
     cv2.rectangle(shown, tuple(corners[:2]), tuple(corners[2:]), (255, 64, 64), 1)
     return np.asarray(shown, np.uint8)
 

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rstinynet.data.annotations import LabelledImage
+from rstinynet.data.formats.coco import GSD_FIELD, is_gsd, shown
 from rstinynet.errors import DataError, UsageError
-
-GSD_FIELD = "gsd_m"
-"""Field of an image record in COCO JSON: metres of ground that a pixel's side is."""
 
 
 def image_fields(annotations: Path | None, field: str) -> dict[int, Any]:
@@ -42,11 +40,10 @@ def scales(annotations: Path | None, ids: list[int], *, default: float | None) -
     for image_id, value in image_fields(annotations, GSD_FIELD).items():
         if value is None:
             continue
-        right = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (right and value > 0 and math.isfinite(value)):
+        if not is_gsd(value):
             raise DataError(
                 f"{annotations}: image {image_id}: '{GSD_FIELD}' must be metres a pixel, above 0, "
-                f"not {value!r}; correct it, or leave it out"
+                f"not {shown(value)}; correct it, or leave it out"
             )
         known[image_id] = float(value)
     return known

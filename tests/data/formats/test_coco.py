@@ -127,6 +127,16 @@ def image(**values):
         (annotation(category_id=77), r"annotation 1: no category.*77; known are \[2, 5\]"),
         (annotation(image_id=70), "annotation 1: no image has its image_id 70"),
         (annotation(id="x"), "annotation number 0: 'id' must be an integer and is 'x'"),
+        (annotation(id=2**63), "annotation number 0: 'id' must be .* below 2\\^63 and is 9223"),
+        (annotation(category_id=[5]), r"annotation 1: 'category_id' .* is \[5\]"),
+        (annotation(category_id={}), r"annotation 1: 'category_id' .* is {}"),
+        (annotation(bbox=[10**400, 0, 4, 4]), r"annotation 1: 'bbox' must be finite, .*000\.\.\.;"),
+        (annotation(area=10**400), "annotation 1: 'area'"),
+        (image(id=2**63), r"image number 0: 'id' must be .* below 2\^63"),
+        (image(width=10**400), r"image 7: 'width' must be .* below 2\^63 and is 1000"),
+        (image(file_name="\ud800.png"), r"image 7: 'file_name' must be a text, not '\\ud800"),
+        (lambda c: c["categories"][0].update(name="\udfff"), "category 5: 'name'"),
+        (lambda c: c["annotations"].append("a box"), r"annotations\[3\] must be an object, not 'a"),
         (annotation(bbox=[float("nan"), 0, 4, 4]), "annotation 1: 'bbox' must be finite"),
         (annotation(bbox=[0, 0, float("inf"), 4]), "annotation 1: 'bbox' must be finite"),
         (annotation(bbox=[9, 9, -4, 4]), "annotation 1: .*negative side"),
@@ -153,7 +163,7 @@ def test_what_is_broken_is_named_with_its_file_and_id(folder, change, says):
     assert str(folder / "train.json") in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\x00", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00", "[" * 100_000, "9" * 5000])
 def test_what_is_no_json_object_is_a_data_error(folder, text):
     with pytest.raises(DataError, match=r"train\.json"):
         read(folder, text)

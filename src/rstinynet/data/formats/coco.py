@@ -13,7 +13,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -25,8 +25,14 @@ from rstinynet.errors import DataError
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+GSD_FIELD = "gsd_m"
+"""Field of an image record: metres of ground that a pixel's side is."""
+INTEGERS = 2**63
+"""Ids and sizes must be below this: 64 bits, of which one is the sign."""
 LISTED = 5
 """How many offending names an error lists."""
+SHOWN = 100
+"""How many characters of an offending value an error shows."""
 
 
 def read_coco(json_path: Path | str, images_dir: Path | str | Sequence[Path]) -> LabelledSet:
@@ -126,7 +132,7 @@ def _read(source: Path) -> bytes:
 def _parse(source: Path, content: bytes) -> dict[str, list[Any]]:
     try:
         root = json.loads(content)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, too
         raise DataError(
             f"{source}: not valid JSON ({error}); export it again or check that it is whole"
         ) from error
@@ -137,23 +143,32 @@ def _parse(source: Path, content: bytes) -> dict[str, list[Any]]:
             raise DataError(f"{source}: a COCO file needs the list '{key}'; found {sorted(root)}")
         for index, record in enumerate(root[key]):
             if not isinstance(record, dict):
-                raise DataError(f"{source}: {key}[{index}] must be an object, not {record!r}")
+                raise DataError(f"{source}: {key}[{index}] must be an object, not {shown(record)}")
     if not root["categories"]:
         raise DataError(f"{source}: 'categories' is empty; name at least one class")
     return root
 
 
 def _integer(source: Path, what: str, record: Record, key: str, *, least: int | None = None) -> int:
-    value = record.get(key)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or (least is not None and value < least)
-    ):
+    value: Any = record.get(key)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not -INTEGERS <= value < INTEGERS or (least is not None and value < least):
         wanted = "an integer" if least is None else f"an integer of at least {least}"
-        found = f"is {value!r}" if key in record else "is missing"
+        wanted += " and below 2^63" if whole else ""
+        found = f"is {shown(value)}" if key in record else "is missing"
         raise DataError(f"{source}: {what}: '{key}' must be {wanted} and {found}; correct the file")
-    return value
+    return int(value)
+
+
+def shown(value: object) -> str:
+    """A value from a file for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def is_gsd(value: object) -> bool:
+    """Whether this can be metres of ground a pixel: a finite number above 0."""
+    return _is_number(value) and _is_finite(value) and value > 0
 
 
 def _by_id(source: Path, what: str, records: list[Record]) -> dict[int, Record]:
@@ -170,8 +185,8 @@ def _categories(source: Path, records: list[Record]) -> tuple[Category, ...]:
     found = _by_id(source, "category", records)
     for id_, record in found.items():
         name = record.get("name")
-        if not isinstance(name, str) or not name:
-            raise DataError(f"{source}: category {id_}: 'name' must be a text, not {name!r}")
+        if not _is_text(name):
+            raise DataError(f"{source}: category {id_}: 'name' must be a text, not {shown(name)}")
     categories = tuple(Category(id=id_, name=found[id_]["name"]) for id_ in sorted(found))
     names = [category.name for category in categories]
     if len(set(names)) < len(names):
@@ -213,10 +228,13 @@ def _check_box(source: Path, what: str, record: Record, image: Record) -> None:
     box = record.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         raise DataError(
-            f"{source}: {what}: 'bbox' must be four numbers (left, top, width, height), not {box!r}"
+            f"{source}: {what}: 'bbox' must be four numbers (left, top, width, height), not "
+            f"{shown(box)}"
         )
-    if not all(map(math.isfinite, box)):
-        raise DataError(f"{source}: {what}: 'bbox' must be finite, not {box}; remove or correct it")
+    if not all(map(_is_finite, box)):
+        raise DataError(
+            f"{source}: {what}: 'bbox' must be finite, not {shown(box)}; remove or correct it"
+        )
     left, top, width, height = box
     if width < 0 or height < 0:
         raise DataError(
@@ -231,14 +249,34 @@ def _check_box(source: Path, what: str, record: Record, image: Record) -> None:
             f"({across} x {down}); remove it, or check that the boxes are in pixels"
         )
     area = record.get("area", 0.0)
-    if not _is_number(area) or not math.isfinite(area) or area < 0:
-        raise DataError(f"{source}: {what}: 'area' must be a number of at least 0, not {area!r}")
+    if not _is_number(area) or not _is_finite(area) or area < 0:
+        raise DataError(
+            f"{source}: {what}: 'area' must be a number of at least 0, not {shown(area)}"
+        )
     if record.get("iscrowd", 0) not in (0, 1):
-        raise DataError(f"{source}: {what}: 'iscrowd' must be 0 or 1, not {record['iscrowd']!r}")
+        raise DataError(
+            f"{source}: {what}: 'iscrowd' must be 0 or 1, not {shown(record['iscrowd'])}"
+        )
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(value: int | float) -> bool:
+    """Whether a float can hold it: integers of hundreds of digits are none."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """Whether it is a text that a disk could hold as a name: JSON has halves of characters."""
+    try:
+        return isinstance(value, str) and bool(os.fsencode(value))
+    except UnicodeEncodeError:
+        return False
 
 
 def _image_paths(
@@ -249,8 +287,8 @@ def _image_paths(
     missing: list[str] = []
     for id_, record in images.items():
         name = record.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise DataError(f"{source}: image {id_}: 'file_name' must be a text, not {name!r}")
+        if not _is_text(name):
+            raise DataError(f"{source}: image {id_}: 'file_name' must be a text, not {shown(name)}")
         relative = PurePosixPath(name.replace("\\", "/"))
         if relative.is_absolute() or ".." in relative.parts or "\0" in name or ":" in name[:2]:
             raise DataError(
@@ -335,11 +373,13 @@ def _class_list(
 ) -> list[int]:
     ids = record.get(key, [])
     if not isinstance(ids, list):
-        raise DataError(f"{source}: {what}: '{key}' must be a list of category ids, not {ids!r}")
+        raise DataError(
+            f"{source}: {what}: '{key}' must be a list of category ids, not {shown(ids)}"
+        )
     for id_ in ids:
         if not isinstance(id_, int) or id_ not in label_of:
             raise DataError(
-                f"{source}: {what}: '{key}' names the category {id_!r}; "
+                f"{source}: {what}: '{key}' names the category {shown(id_)}; "
                 f"known are {sorted(label_of)}"
             )
     return [label_of[id_] for id_ in ids]
