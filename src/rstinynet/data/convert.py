@@ -11,7 +11,7 @@ from rstinynet.data.formats.coco import write_coco
 from rstinynet.data.formats.common import place_images
 from rstinynet.data.formats.dota import names_in, read_dota, write_dota
 from rstinynet.data.formats.table import write_table
-from rstinynet.data.formats.vector import write_vector
+from rstinynet.data.formats.vector_write import write_vector
 from rstinynet.data.formats.voc import read_voc_folder, write_voc
 from rstinynet.data.formats.yolo import write_yolo
 from rstinynet.errors import DataError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -291,14 +292,75 @@ def test_a_layer_of_styles_is_passed_over_and_two_of_outlines_are_refused(tmp_pa
         open_split(tmp_path, "train")
 
 
-@pytest.mark.filterwarnings("ignore:Non closed ring:RuntimeWarning")
-def test_an_open_ring_is_refused(tmp_path):
+def write_geojson(path, *rings, label="car"):
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"label": label},
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+        }
+        for ring in rings
+    ]
+    content = {"type": "FeatureCollection", "features": features}
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="latin-1")
+
+
+RING = [[9, 50], [9.1, 50], [9.1, 50.1], [9, 50]]
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [[0, 0], [1, 1]],
+        [[9, math.nan], [9.1, 50], [9.1, 50.1], [9, math.nan]],
+        [[9, math.inf], [9.1, 50], [9.1, 50.1], [9, math.inf]],
+    ],
+)
+def test_outlines_that_are_none_are_refused(tmp_path, ring):
     make_scene(tmp_path / "images" / "a.tif")
-    ring = {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}
-    feature = {"type": "Feature", "properties": {"label": "car"}, "geometry": ring}
-    content = {"type": "FeatureCollection", "features": [feature]}
-    (tmp_path / "train.geojson").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="not a readable vector file"):
+    write_geojson(tmp_path / "train.geojson", RING, ring)
+    with pytest.raises(DataError, match=r"train\.geojson: feature 2 has no closed outline"):
+        open_split(tmp_path, "train")
+
+
+def test_outlines_as_wide_as_numbers_go_are_refused(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    write_features(tmp_path / "train.gpkg", [shapely.box(-1e308, 0, 1e308, 1e9)], label=["car"])
+    with pytest.raises(DataError, match="lie on no scene"):
+        open_split(tmp_path, "train")
+
+
+def test_text_that_is_not_utf8_is_told_by_its_line(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    write_geojson(tmp_path / "train.geojson", RING, label="caf\u00e9")
+    with pytest.raises(DataError, match=r"train\.geojson: .*line 7 is not UTF-8 \(byte 0xe9\)"):
+        open_split(tmp_path, "train")
+    table = tmp_path / "train.csv"
+    table.write_bytes(b"image,xmin,ymin,xmax,ymax,label\na.tif,1,2,3,4,caf\xe9\n")
+    with pytest.raises(DataError, match=r"train\.csv: line 2 is not UTF-8 \(byte 0xe9\)"):
+        open_split(tmp_path, "train")
+
+
+def test_a_folder_is_no_label_file(tmp_path):
+    for name, read, told in (
+        ("a.geojson", read_vector, "is a folder; give a file"),
+        ("a.csv", lambda path, images: read_table(path, [images]), "Is a directory"),
+    ):
+        (tmp_path / name).mkdir()
+        with pytest.raises(DataError, match=f"{name}.*{told}"):
+            read(tmp_path / name, tmp_path)
+
+
+def test_class_ids_of_more_than_64_bits_are_refused(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    table = tmp_path / "train.csv"
+    table.write_text("image,xmin,ymin,xmax,ymax,label,class_id\na.tif,1,2,3,4,car,1e30\n")
+    with pytest.raises(DataError, match=r"line 2: 'category_id' .* below 2"):
+        open_split(tmp_path, "train")
+    table.unlink()
+    ids = np.array([1e30])
+    write_features(tmp_path / "train.gpkg", [BOX], label=np.array(["car"], object), class_id=ids)
+    with pytest.raises(DataError, match=r"'class_id' .* feature 1"):
         open_split(tmp_path, "train")
 
 
@@ -307,8 +369,15 @@ def test_endless_fields_of_a_table_are_refused(tmp_path, name):
     (tmp_path / "images").mkdir()
     table = tmp_path / "train.csv"
     table.write_text(f"image,xmin,ymin,xmax,ymax,label\n{name},1,2,3,4,car\n")
-    with pytest.raises(DataError, match=r"is missing|not a row of a CSV"):
+    with pytest.raises(DataError, match=r"is missing|, line 2: not a row of a CSV"):
         read_table(table, [tmp_path / "images"])
+
+
+def test_an_endless_heading_of_a_table_is_refused(tmp_path):
+    table = tmp_path / "train.csv"
+    table.write_text(f"{'x' * 200_000},xmin,ymin,xmax,ymax,label\na.tif,1,2,3,4,car\n")
+    with pytest.raises(DataError, match=r"train\.csv, line 1: not a heading"):
+        read_table(table, [tmp_path])
 
 
 @pytest.mark.parametrize("ids", [True, False])

@@ -113,8 +113,26 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"label file not found: {path}; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"label file cannot be read: {path}: {utf8_fault(path, error)}; save it as UTF-8"
+        ) from error
+    except OSError as error:
         raise DataError(f"label file cannot be read: {path}: {error}") from error
+
+
+def utf8_fault(path: Path, error: UnicodeDecodeError) -> str:
+    """Where a label file stops being UTF-8: its line, or in a database the text."""
+    try:
+        path.read_bytes().decode()
+    except UnicodeDecodeError as whole:
+        if b"\0" not in whole.object:
+            error, line = whole, whole.object.count(b"\n", 0, whole.start) + 1
+            return f"line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x})"
+    except OSError:
+        pass  # said by the error that was
+    text = error.object[:40].decode(errors="replace")
+    return f"the text {text!r} is not UTF-8"
 
 
 def labelled_image(

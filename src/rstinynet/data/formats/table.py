@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from rstinynet import files
 from rstinynet.data.annotations import Category, LabelledImage, LabelledSet, fingerprint_of
+from rstinynet.data.formats.coco import INTEGERS
 from rstinynet.data.formats.common import (
     categories_of,
     image_size,
@@ -88,7 +89,7 @@ def _parse(path: Path) -> tuple[str, dict[str, list[Row]], dict[str, int]]:
     """The text, the objects of each image by its name, and the classes' ids."""
     text = read_text(path)
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    column = _columns(path, reader.fieldnames or ())
+    column = _columns(path, _headings(path, reader))
     rows: dict[str, list[Row]] = {}
     ids: dict[str, int] = {}
     for record in _records(path, reader):
@@ -108,11 +109,19 @@ def _parse(path: Path) -> tuple[str, dict[str, list[Row]], dict[str, int]]:
     return text, rows, ids
 
 
+def _headings(path: Path, reader: csv.DictReader[str]) -> Sequence[str]:
+    try:
+        return reader.fieldnames or ()
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: not a heading of a CSV: {error}") from error
+
+
 def _records(path: Path, reader: csv.DictReader[str]) -> Iterator[Mapping[str, str | None]]:
     try:
         yield from reader
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not a row of a CSV: {error}") from error
+        line = reader.reader.line_num  # the reader's own is that of the last row that was one
+        raise DataError(f"{path}, line {line}: not a row of a CSV: {error}") from error
 
 
 def _columns(path: Path, headings: Sequence[str]) -> dict[str, str]:
@@ -173,8 +182,8 @@ def _keep_id(where: str, ids: dict[str, int], kind: str, text: str) -> None:
     if not text:
         return
     value = _number(where, text)
-    if value != int(value) or value < 0:
-        raise DataError(f"{where}: 'category_id' must be a whole number, not {text!r}")
+    if value != int(value) or not 0 <= value < INTEGERS:
+        raise DataError(f"{where}: 'category_id' must be a whole number below 2^63, not {text!r}")
     if ids.setdefault(kind, int(value)) != int(value):
         raise DataError(
             f"{where}: class '{kind}' has the ids {ids[kind]} and {int(value)}; it can have one"

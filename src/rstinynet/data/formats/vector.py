@@ -24,8 +24,8 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from rstinynet import files
 from rstinynet.data.annotations import Category, LabelledImage, LabelledSet, fingerprint_of
+from rstinynet.data.formats.coco import INTEGERS
 from rstinynet.data.formats.common import (
     Georeference,
     categories_of,
@@ -33,18 +33,12 @@ from rstinynet.data.formats.common import (
     georeference,
     images_in,
     labelled_image,
-    losses,
-    place_images,
-    unseen_classes,
+    utf8_fault,
 )
 from rstinynet.errors import DataError
 
 CLASS_COLUMNS = ("class_name", "label", "class", "category", "type", "name")
 SOURCE_COLUMNS = ("source", "image", "image_path", "file_name", "scene")
-DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
-GEOJSON_DIGITS = 9
-"""Decimals of longitude and latitude: a tenth of a millimetre, below a pixel of any scene."""
-
 LEAST_PX = 0.01
 """Pixels of a feature that must lie on a scene for it to be one of its objects."""
 Float64Array = npt.NDArray[np.float64]
@@ -123,10 +117,19 @@ def classes_in(path: Path | str) -> dict[str, int | None]:
 
 def _read(path: Path) -> _Features:
     try:
-        meta, _, wkb, data = pyogrio.raw.read(path, layer=_layer(path))
-        outlines = np.asarray([] if wkb is None else shapely.from_wkb(wkb), object)
-    except (DataSourceError, DataLayerError, shapely.errors.ShapelyError) as error:
-        raise DataError(f"{path}: not a readable vector file: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # outlines are looked at below
+            meta, _, wkb, data = pyogrio.raw.read(path, layer=_layer(path))
+    except (DataSourceError, DataLayerError) as error:
+        why = "it is a folder; give a file" if path.is_dir() else str(error)
+        raise DataError(f"{path}: not a readable vector file: {why}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not a readable vector file: {utf8_fault(path, error)}; save it as UTF-8"
+        ) from error
+    wkb = [] if wkb is None else wkb
+    with np.errstate(invalid="ignore"):
+        outlines = np.asarray(shapely.from_wkb(wkb, on_invalid="ignore"), object)
     columns = {str(name): values for name, values in zip(meta["fields"], data, strict=True)}
     if not meta["crs"]:
         raise DataError(
@@ -134,7 +137,16 @@ def _read(path: Path) -> _Features:
         )
     if not len(outlines):
         raise DataError(f"{path}: no features; a label file needs at least one object")
-    flat = shapely.is_missing(outlines) | shapely.is_empty(outlines) | (shapely.area(outlines) <= 0)
+    broken = shapely.is_missing(outlines) & np.array([each is not None for each in wkb], np.bool_)
+    points, owner = shapely.get_coordinates(outlines, return_index=True)
+    broken[owner[~np.isfinite(points).all(axis=1)]] = True
+    if broken.any():
+        raise DataError(
+            f"{path}: feature {int(np.argmax(broken)) + 1} has no closed outline of finite "
+            "coordinates; draw it anew, or remove it"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # of outlines as wide as numbers go
+        flat = shapely.is_missing(outlines) | ~(shapely.area(outlines) > 0)
     if flat.any():
         raise DataError(
             f"{path}: feature {int(np.argmax(flat)) + 1} has no area; objects are polygons "
@@ -163,6 +175,8 @@ def _read(path: Path) -> _Features:
 def _layer(path: Path) -> str:
     """The one layer with outlines; others, such as QGIS's styles, have none."""
     layers = pyogrio.list_layers(path).tolist()
+    if not layers:
+        raise DataError(f"{path}: has no layer; labels are one layer of polygons")
     spatial = [str(name) for name, geometry in layers if geometry is not None]
     if len(spatial) > 1:
         raise DataError(
@@ -195,7 +209,8 @@ def _categories(features: _Features, also: Mapping[str, int | None]) -> tuple[Ca
         if _is_null(value):
             continue
         number = _number(features, at, "class_id", value)
-        if number != int(number) or given.setdefault(kind, int(number)) != int(number):
+        whole = number == int(number) and number < INTEGERS
+        if not whole or given.setdefault(kind, int(number)) != int(number):
             raise DataError(
                 f"{features.path}: 'class_id' must name each class by an id of its own; feature "
                 f"{at + 1}, '{kind}', has {value!r}"
@@ -312,89 +327,14 @@ def _pixel_boxes(
         back = ~place.transform
     except (ProjError, ArithmeticError) as error:
         raise DataError(f"{features.path}: no way to the scene's pixels: {error}") from error
-    with np.errstate(invalid="ignore"):  # what the scene's CRS cannot hold is infinite
+    with np.errstate(over="ignore", invalid="ignore"):  # what the scene's CRS cannot hold
         x = back.a * points[:, 0] + back.b * points[:, 1] + back.c
         y = back.d * points[:, 0] + back.e * points[:, 1] + back.f
-    for column, (values, reduce) in enumerate(
-        ((x, np.minimum), (y, np.minimum), (x, np.maximum), (y, np.maximum))
-    ):
-        start = np.inf if reduce is np.minimum else -np.inf
-        boxes[:, column] = start
-        reduce.at(boxes[:, column], owner, values)
+        for column, (values, reduce) in enumerate(
+            ((x, np.minimum), (y, np.minimum), (x, np.maximum), (y, np.maximum))
+        ):
+            start = np.inf if reduce is np.minimum else -np.inf
+            boxes[:, column] = start
+            reduce.at(boxes[:, column], owner, values)
     boxes[~np.isfinite(boxes).all(axis=1)] = -1.0
     return boxes
-
-
-def write_vector(
-    labelled: LabelledSet, out: Path | str, *, split: str, suffix: str, link: bool = False
-) -> list[str]:
-    """Write `{split}{suffix}` and `images/{split}/`; returns what the features cannot hold.
-
-    Footprints are in the scenes' CRS where they share one and the format can hold it (GeoJSON is
-    always WGS 84), else in WGS 84.
-
-    Raises:
-        DataError: an image is not georeferenced.
-    """
-    out = Path(out)
-    folder = out / "images" / split
-    places = [georeference(image.path) for image in labelled.images]
-    for image, place in zip(labelled.images, places, strict=True):
-        if place.crs is None:
-            raise DataError(
-                f"{image.path}: has no CRS, so its boxes cannot be map features; "
-                "write coco, yolo, voc, dota or csv"
-            )
-    placed = place_images(labelled, folder, link=link)
-    wgs84 = CRS.from_epsg(4326)
-    shared = {place.crs for place in places if place.crs is not None}
-    crs = shared.pop() if len(shared) == 1 and suffix != ".geojson" else wgs84
-    rings = [_ring(image, place, crs) for image, place in zip(placed.images, places, strict=True)]
-    outlines = shapely.polygons(np.concatenate([np.zeros((0, 5, 2)), *rings]))
-    labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in placed.images)])
-    ids = np.array([each.id for each in labelled.categories], np.int64)
-    names = np.array(labelled.names, object)
-    sources = [[image.path.name] * len(image.boxes) for image in placed.images]
-    columns: dict[str, npt.NDArray[Any]] = {
-        "class_id": ids[labels] if len(labels) else labels,
-        "class_name": names[labels] if len(labels) else np.zeros(0, object),
-        "source": np.array([name for each in sources for name in each], object),
-        "iscrowd": _of(placed, "crowd").astype(np.int32),
-        "area_px": _of(placed, "areas").astype(np.float64),
-    }
-    options = {"COORDINATE_PRECISION": str(GEOJSON_DIGITS)} if suffix == ".geojson" else {}
-    with files.replacing(out / f"{split}{suffix}") as beside, warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # a driver that drops a field says it so
-        pyogrio.raw.write(
-            str(beside),
-            shapely.to_wkb(outlines),
-            list(columns.values()),
-            list(columns),
-            layer="labels" if suffix == ".gpkg" else None,
-            driver=DRIVERS[suffix],
-            geometry_type="Polygon",
-            crs=crs.to_wkt(),
-            **options,
-        )
-    return losses(labelled, ids=False, crowd=False, areas=False) + unseen_classes(labelled)
-
-
-def _of(labelled: LabelledSet, name: str) -> npt.NDArray[Any]:
-    return np.concatenate([np.zeros(0), *(getattr(image, name) for image in labelled.images)])
-
-
-def _ring(image: LabelledImage, place: Georeference, crs: CRS) -> Float64Array:
-    """(N, 5, 2) closed footprints of an image's boxes in a CRS."""
-    x0, y0, x1, y1 = image.boxes.astype(np.float64).T
-    x = np.stack([x0, x0, x1, x1, x0], axis=-1)
-    y = np.stack([y0, y1, y1, y0, y0], axis=-1)
-    t = place.transform
-    points = np.stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f], axis=-1)
-    if place.crs != crs and len(points):
-        try:
-            transformer = Transformer.from_crs(place.crs, crs, always_xy=True)
-        except ProjError as error:
-            why = f"no way leads from its coordinate system to {crs.name}; write coco or csv"
-            raise DataError(f"{image.path}: {why}") from error
-        points = np.stack(transformer.transform(points[..., 0], points[..., 1]), axis=-1)
-    return points
