@@ -380,7 +380,10 @@ def test_sizes_are_metres_by_the_images_own_scale(data, weights, tmp_path, monke
     assert kept("--size", "storage-tank=99:", "--gsd", "0.5")[0] == [10, 6, 30]
     for more, words in (
         (["--size", "ship=4:"], "give --gsd"),
-        (["--size", "shp=4:", "--gsd", "1"], "did you mean 'ship'"),
+        (
+            ["--size", "shp=4:", "--gsd", "1"],
+            "no class 'shp': did you mean 'ship'? there are ship, storage-tank",
+        ),
         (["--size", "ship=4", "--gsd", "1"], "size is CLASS=LEAST:MOST"),
     ):
         result = CliRunner().invoke(app, [*common, *more])

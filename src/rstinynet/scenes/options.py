@@ -181,7 +181,7 @@ def _label(names: Sequence[str], name: str) -> int:
         close = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         known = ", ".join(names)
-        raise UsageError(f"no class {name!r}: {hint}the model's are {known}")
+        raise UsageError(f"no class {name!r}: {hint}there are {known}")
     return names.index(name)
 
 
