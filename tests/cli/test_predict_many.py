@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +413,35 @@ def test_results_that_cannot_be_written_are_noticed_before_the_search(
     monkeypatch.setattr("rstinynet.files.os.access", lambda *args: False)
     assert run(["predict", str(two), *out]) == 2
     assert "a folder that you may not change" in capsys.readouterr().err
+
+
+def test_sources_that_cannot_be_listed_are_reported_and_the_others_searched(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Any:
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    (tmp_path / "locked").mkdir()
+    text = tmp_path / "paths.txt"
+    text.write_text("a" * 5000 + "\nin/b.tif\n")
+    (tmp_path / "odd.json").write_text('{"type": "Feature", "stac_version": 1, "assets": []}')
+    bytes_only = two / os.fsdecode(b"\xff.tif")
+    shutil.copy(two / "a.tif", bytes_only)
+    bad = [str(tmp_path / "locked"), str(text), str(tmp_path / "odd.json"), str(bytes_only)]
+    out = tmp_path / "out"
+    wanted = ["--out", str(out), "--format", "csv", "--merged", str(tmp_path / "all.gpkg")]
+    assert run(["predict", str(two / "a.tif"), *bad, *wanted]) == 3
+    assert {path.name for path in out.glob("*.csv")} == {"a_detections.csv", "b_detections.csv"}
+    assert len(read(tmp_path / "all.gpkg")[1]) == 3
+    errors = json.loads((out / "errors.json").read_text())["errors"]
+    words = [(error["kind"], error["error"]) for error in errors]
+    assert [kind for kind, _ in words] == ["DataError"] * 4
+    assert words[0][1] == f"{bad[0]}: cannot be listed: Permission denied; check the path"
+    assert "aaa: cannot be listed: File name too long" in words[1][1]
+    assert "not STAC that can be read" in words[2][1]
+    assert "names in UTF-8 only" in words[3][1]

@@ -91,6 +91,9 @@ def test_a_catalog_is_followed_to_its_items(tmp_path: Path) -> None:
         ('{"type": "FeatureCollection", "features": []}', "no stac_version"),
         ('{"type": "Feature", "stac_version": "1.0.0"}', "not STAC that can be read"),
         ('{"type": "Odd", "stac_version": "1.0.0"}', "not STAC that can be read"),
+        ('{"type": "Feature", "stac_version": 1, "assets": []}', "not STAC that can be read"),
+        ('{"type": "FeatureCollection", "features": 3}', "no stac_version"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_other_json_is_refused(tmp_path: Path, content: str, words: str) -> None:
@@ -98,6 +101,48 @@ def test_other_json_is_refused(tmp_path: Path, content: str, words: str) -> None
     path.write_text(content)
     (refused,) = sources.listing([path]).refused.values()
     assert words in str(refused)
+
+
+def test_malformed_items_are_refused_and_the_others_kept(tmp_path: Path) -> None:
+    good = item("good", bands("a")).to_dict()
+    for at, (key, value) in enumerate([("assets", {"a": 3}), ("properties", 3), ("links", 3)]):
+        bad = good | {"id": f"bad{at}", key: value}
+        roles = item("roles", bands("a")).to_dict()
+        roles["assets"]["visual"]["roles"] = 3
+        path = tmp_path / f"{at}.json"
+        content = {"type": "FeatureCollection", "features": [bad, roles, good]}
+        path.write_text(json.dumps(content))
+        listing = sources.listing([path])
+        assert listing.scenes == [tmp_path / "a" / "rgb.tif"]
+        assert list(listing.refused) == [f"{path}#bad{at}", f"{path}#roles"]
+        unread, unfit = map(str, listing.refused.values())
+        assert f"{path}#bad{at}: not a STAC item" in unread
+        assert f"{path}#roles: its assets cannot be read" in unfit
+
+
+def test_a_catalog_that_goes_round_in_circles_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    catalog = pystac.Catalog("c", "scenes").to_dict()
+    path.write_text(json.dumps(catalog | {"links": [{"rel": "child", "href": "c.json"}]}))
+    (refused,) = sources.listing([path]).refused.values()
+    assert f"{path}: not STAC that can be read" in str(refused)
+
+
+def test_percent_signs_of_a_local_address_are_read(tmp_path: Path) -> None:
+    for name in ("my scene.tif", "100%25.tif"):
+        (tmp_path / name).touch()
+    path = write(
+        tmp_path / "a.json",
+        item("a", {"visual": {"href": "my%20scene.tif"}}),
+        item("b", {"visual": {"href": (tmp_path / "my scene.tif").as_uri()}}),
+        item("c", {"visual": {"href": "100%25.tif"}}),
+        item("d", {"visual": {"href": "https://host/my%20scene.tif"}}),
+    )
+    assert sources.listing([path]).scenes == [
+        tmp_path / "my scene.tif",
+        tmp_path / "100%25.tif",  # there under this very name
+        "/vsicurl/https://host/my%20scene.tif",
+    ]
 
 
 def test_without_pystac_the_remedy_is_named(

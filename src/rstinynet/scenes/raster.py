@@ -302,6 +302,10 @@ def _open(name: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)
+    except UnicodeError as error:
+        raise DataError(
+            f"{path}: GDAL opens names in UTF-8 only, which this one is not; rename the file"
+        ) from error
     except RasterioError as error:
         raise DataError(
             f"{path}: not an image that can be read (JPEG, PNG, TIFF, JPEG 2000 and what GDAL "

@@ -7,11 +7,13 @@ a line, or STAC: an item, an item collection, a catalog (https://stacspec.org, 1
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from urllib.parse import unquote
 
 from rstinynet.errors import DataError, RSTinyNetError, UsageError
 from rstinynet.scenes import stac
@@ -50,14 +52,11 @@ def listing(sources: Iterable[str | Path], *, asset: str | None = None) -> Listi
     found: dict[Source, None] = {}
     refused: dict[str, RSTinyNetError] = {}
     for source in sources:
-        try:
-            for one in _expand(str(source), asset):
-                if isinstance(one, stac.Refused):
-                    refused[one.item] = one.error
-                else:
-                    found.setdefault(one)
-        except RSTinyNetError as error:
-            refused[str(source)] = error
+        for one in _each(str(source), asset):
+            if isinstance(one, stac.Refused):
+                refused[one.item] = one.error
+            else:
+                found.setdefault(one)
     return Listing(list(found), refused)
 
 
@@ -89,11 +88,28 @@ def scene_at(href: str, folder: Path) -> Source:
     if href.startswith("/vsi"):
         return href
     if href.startswith("file://"):
-        return Path(href.removeprefix("file://"))
+        return _decoded(Path(href.removeprefix("file://")))
     for scheme, gdal in _REMOTE.items():
         if href.startswith(scheme):
             return gdal + href.removeprefix(scheme)
     return folder / href
+
+
+def _decoded(path: Path) -> Path:
+    """The file that an address with `%20` for a space means; as it is where that is its name."""
+    plain = Path(unquote(str(path)))
+    return plain if os.path.exists(plain) and not os.path.exists(path) else path
+
+
+def _each(source: str, asset: str | None) -> Iterator[Source | stac.Refused]:
+    """What the source comes to, or why it comes to nothing (any more)."""
+    try:
+        yield from _expand(source, asset)
+    except RSTinyNetError as error:
+        yield stac.Refused(source, error)
+    except OSError as error:
+        words = f"{source}: cannot be listed: {error.strerror or error}; check the path"
+        yield stac.Refused(source, DataError(words))
 
 
 def _expand(source: str, asset: str | None) -> Iterator[Source | stac.Refused]:
@@ -104,10 +120,14 @@ def _expand(source: str, asset: str | None) -> Iterator[Source | stac.Refused]:
         yield from _images_of(path)
     elif path.is_file() and path.suffix.lower() in LISTS:
         for line in _lines(path):
-            yield from _expand(line, asset)
+            yield from _each(line, asset)
     elif path.is_file() and path.suffix.lower() in stac.SUFFIXES:
         for href in stac.assets(path, asset):
-            yield href if isinstance(href, stac.Refused) else scene_at(href, path.parent)
+            if isinstance(href, stac.Refused):
+                yield href
+                continue
+            scene = scene_at(href, path.parent)
+            yield _decoded(scene) if isinstance(scene, Path) else scene
     elif not path.exists() and glob.has_magic(source):
         yield from _matches(source)
     else:

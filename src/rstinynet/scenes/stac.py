@@ -19,12 +19,14 @@ SUFFIXES = frozenset({".json", ".geojson"})
 ROLES = ("visual", "data")
 """Roles, and then names, by which an asset is chosen where none is asked for."""
 _RASTERS = ("image/tiff", "image/jp2", "image/png", "image/jpeg", "image/vnd.stac.geotiff")
+_MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RecursionError, OSError)
+"""What pystac raises for content of other types than STAC has, or that goes round in circles."""
 _RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".vrt")
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An item without the asset wanted."""
+    """A source, or an item of one, that gives no scene."""
 
     item: str
     error: RSTinyNetError
@@ -40,10 +42,16 @@ def assets(path: Path, wanted: str | None) -> Iterator[str | Refused]:
     count = 0
     for item in _items(path):
         count += 1
+        if isinstance(item, Refused):
+            yield item
+            continue
+        name = f"{path}#{item.id}"
         try:
             yield _chosen(item, wanted, path)
         except DataError as error:
-            yield Refused(f"{path}#{item.id}", error)
+            yield Refused(name, error)
+        except _MALFORMED as error:
+            yield Refused(name, DataError(f"{name}: its assets cannot be read: {error}"))
     if not count:
         raise DataError(f"{path}: the STAC file has no items")
 
@@ -51,35 +59,35 @@ def assets(path: Path, wanted: str | None) -> Iterator[str | Refused]:
 def _items(path: Path) -> Iterator[Any]:
     content = _content(path)
     pystac = _pystac()
-    try:
-        if content.get("type") == "FeatureCollection":
-            for feature in content["features"]:
+    if content.get("type") == "FeatureCollection":
+        for number, feature in enumerate(content["features"], 1):
+            try:
                 yield pystac.Item.from_dict(feature, preserve_dict=False)
-        elif content.get("type") == "Feature":
+            except (pystac.errors.STACError, pystac.errors.STACTypeError, *_MALFORMED) as error:
+                name = f"{path}#{feature.get('id', number)}"
+                yield Refused(name, DataError(f"{name}: not a STAC item that can be read: {error}"))
+        return
+    try:
+        if content.get("type") == "Feature":
             item = pystac.Item.from_dict(content)
             item.set_self_href(str(path.resolve()))
             yield item
         else:
             catalog = pystac.read_file(str(path.resolve()))
             yield from catalog.get_items(recursive=True)
-    except (
-        pystac.errors.STACError,
-        pystac.errors.STACTypeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-    ) as error:
+    except (pystac.errors.STACError, pystac.errors.STACTypeError, *_MALFORMED) as error:
         raise DataError(f"{path}: not STAC that can be read: {error}") from error
 
 
 def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON, so not STAC: {error}") from error
     parts = content.get("features", [content]) if isinstance(content, dict) else []
-    if not parts or not all(isinstance(part, dict) and "stac_version" in part for part in parts):
+    if not (isinstance(parts, list) and parts) or not all(
+        isinstance(part, dict) and "stac_version" in part for part in parts
+    ):
         raise DataError(
             f"{path}: not a STAC item, item collection or catalog (no stac_version); scenes are "
             "given as images, folders, globs, text lists or STAC"
