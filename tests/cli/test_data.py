@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rstinynet.cli import main as program
+from rstinynet.data.convert import splits_of_any
 from rstinynet.data.folder import open_split
 from rstinynet.data.synthetic import make_synthetic
 
@@ -178,6 +179,67 @@ def test_no_verb_writes_over_the_data_that_it_reads(folder, verb, capsys):
     assert code == 2
     assert "another folder" in err
     assert (folder / "train.json").read_bytes() == before
+
+
+WRITERS = [
+    *(("convert", "--to", kind) for kind in ("coco", "yolo", "voc", "dota", "csv")),
+    ("split", "--prefix", "10"),
+    ("tile", "--tile", "64", "--overlap", "0"),
+]
+
+
+@pytest.mark.parametrize("verb", WRITERS, ids=lambda verb: " ".join(verb))
+def test_a_folder_with_labels_of_another_split_is_refused(folder, tmp_path, verb, capsys):
+    out = tmp_path / "out"
+    arguments = (verb[0], folder, "--out", out, *verb[1:])
+    assert run(capsys, *arguments)[0] == 0
+    first = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert run(capsys, *arguments)[0] == 0  # again is no fault
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == first
+    for old in ("test.json", "annotations/extra.csv", "test/labelTxt/a.txt"):
+        (out / old).parent.mkdir(parents=True, exist_ok=True)
+        (out / old).write_text("")
+        code, _, err = run(capsys, *arguments)
+        assert code == 2
+        assert f"{out} holds a data set" in err
+        assert old in err
+        assert "new folder" in err
+        (out / old).unlink()
+
+
+@pytest.mark.parametrize("kind", ["yolo", "dota"])
+def test_images_that_would_count_as_labelled_are_refused(folder, tmp_path, kind, capsys):
+    out = tmp_path / "out"
+    old = out / {"yolo": "images/val", "dota": "val/images"}[kind] / "old.png"
+    old.parent.mkdir(parents=True)
+    cv2.imwrite(str(old), np.zeros((9, 9, 3), np.uint8))
+    code, _, err = run(capsys, "convert", folder, "--out", out, "--to", kind)
+    assert code == 2
+    assert str(old.relative_to(out)) in err
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "dota", "csv"])
+@pytest.mark.parametrize("early", [True, False])
+def test_a_conversion_that_fails_leaves_no_set(folder, tmp_path, kind, early, capsys):
+    if early:  # in reading
+        (folder / "val.json").write_text("{}")
+    else:  # in writing
+        out = {"voc": "JPEGImages", "dota": "val/images"}.get(kind, "images/val")
+        (tmp_path / "out" / out).mkdir(parents=True)
+        (tmp_path / "out" / out / "val_0000.png").write_bytes(b"another")
+    code, _, _ = run(capsys, "convert", folder, "--out", tmp_path / "out", "--to", kind)
+    assert code == 3
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.suffix for path in left} <= {".png"}
+    assert splits_of_any(tmp_path / "out") == []
+
+
+def test_tiles_without_their_last_split_are_no_set(folder, tmp_path, capsys):
+    (folder / "val.json").write_text("{}")
+    out = tmp_path / "out"
+    code, _, _ = run(capsys, "tile", folder, "--out", out, "--tile", "64", "--overlap", "0")
+    assert code == 3
+    assert not list(out.rglob("*.json"))
 
 
 def test_a_page_that_cannot_be_written_is_told_by_its_name(folder, capsys):

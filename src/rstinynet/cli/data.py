@@ -173,14 +173,12 @@ def convert(
     """Write a data set in another format, and say what that format cannot hold."""
     from rich.console import Console
 
-    from rstinynet.data.convert import open_any, write_as
+    from rstinynet.data.convert import open_any, write_all
 
     _must_be_apart(data, out)
-    chosen = split or _splits_in(data)
-    lost = {
-        name: write_as(open_any(data, name), out, kind=to.value, split=name, link=link)
-        for name in chosen
-    }
+    chosen = list(dict.fromkeys(split or _splits_in(data)))
+    sets = {name: open_any(data, name) for name in chosen}
+    lost = write_all(sets, out, kind=to.value, link=link)
     if json_:
         print_json({"out": str(out), "format": to.value, "lost": lost})
         return
@@ -219,7 +217,7 @@ def split(
 
     Tiles named SCENE_x_y or SCENE__x_y go by their scene unless told otherwise.
     """
-    from rstinynet.data.convert import open_any, write_as
+    from rstinynet.data.convert import open_any, write_all
     from rstinynet.data.split import by_block, by_prefix, by_scene, divide
     from rstinynet.errors import UsageError
 
@@ -231,8 +229,7 @@ def split(
     else:
         key = by_scene(group) if block is None else by_block(block)
     parts = divide(open_any(data, source), _shares(shares), group=key, seed=seed)
-    for name, part in parts.items():
-        write_as(part, out, kind="coco", split=name, link=link)
+    write_all(parts, out, kind="coco", link=link)
     sizes = {
         name: {"images": len(part), "groups": len({key(image) for image in part.images})}
         for name, part in parts.items()
@@ -258,6 +255,7 @@ def tile(
     json_: Json = False,
 ) -> None:
     """Cut labelled scenes, however large, into georeferenced tiles with COCO labels."""
+    from rstinynet.data.at_once import labels_at_once, refuse_others
     from rstinynet.data.convert import open_any
     from rstinynet.data.formats.coco import write_coco
     from rstinynet.data.tiles import TileSettings, cut
@@ -267,15 +265,17 @@ def tile(
         tile=size, overlap=overlap, min_visibility=min_visibility, empty_share=empty
     )
     _must_be_apart(data, out)
+    chosen = list(dict.fromkeys(split or _splits_in(data)))
+    refuse_others(out, [out / f"{name}.json" for name in chosen])
     made: dict[str, Any] = {}
-    with Bar() as bar:
-        for name in split or _splits_in(data):
+    with Bar() as bar, labels_at_once(out) as labels:
+        for name in chosen:
             tiles = cut(
                 open_any(data, name), out / "images" / name, settings=settings, progress=bar
             )
             if not tiles.images:
                 raise DataError(f"split '{name}' gives no tile: its scenes are empty")
-            write_coco(tiles, out / f"{name}.json", images_dir=out / "images")
+            write_coco(tiles, labels / f"{name}.json", images_dir=out / "images")
             objects = sum(int((~each.crowd).sum()) for each in tiles.images)
             made[name] = {"tiles": len(tiles), "boxes": objects}
     if json_:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from rstinynet.data.annotations import LabelledSet
+from rstinynet.data.at_once import labels_at_once, refuse_others
 from rstinynet.data.folder import open_split, splits_of
 from rstinynet.data.formats.coco import write_coco
-from rstinynet.data.formats.common import place_images
+from rstinynet.data.formats.common import images_in, place_images, placed_paths
 from rstinynet.data.formats.dota import names_in, read_dota, write_dota
 from rstinynet.data.formats.table import write_table
 from rstinynet.data.formats.vector_write import write_vector
 from rstinynet.data.formats.voc import read_voc_folder, write_voc
-from rstinynet.data.formats.yolo import write_yolo
+from rstinynet.data.formats.yolo import label_path, write_yolo
 from rstinynet.errors import DataError
 
 Format = Literal["coco", "yolo", "voc", "dota", "csv", "geojson", "gpkg"]
@@ -54,28 +57,89 @@ def splits_of_any(data: Path | str) -> list[str]:
 
 
 def write_as(
-    labelled: LabelledSet, out: Path | str, *, kind: Format, split: str, link: bool = False
+    labelled: LabelledSet,
+    out: Path | str,
+    *,
+    kind: Format,
+    split: str,
+    link: bool = False,
+    labels: Path | None = None,
 ) -> list[str]:
     """Write images and labels of one split under `out`; returns what the format cannot hold.
 
-    Splits written into one folder one after another make one data set.
+    Splits written into one folder one after another make one data set. With `labels` the labels
+    are written under that folder instead, as they are to lie in `out`.
 
     Raises:
         DataError: `out` holds another set's images or classes.
     """
     out = Path(out)
+    labels = out if labels is None else labels
     if kind == "yolo":
-        return write_yolo(labelled, out, split=split, link=link)
+        return write_yolo(labelled, out, split=split, link=link, labels=labels)
     if kind == "voc":
-        return write_voc(labelled, out, split=split, link=link)
+        return write_voc(labelled, out, split=split, link=link, labels=labels)
     if kind == "dota":
-        return write_dota(labelled, out / split, link=link)
+        return write_dota(labelled, out / split, link=link, labels=labels / split)
     if kind == "csv":
-        return write_table(labelled, out, split=split, link=link)
+        return write_table(labelled, out, split=split, link=link, labels=labels)
     if kind == "geojson" or kind == "gpkg":
-        return write_vector(labelled, out, split=split, suffix=f".{kind}", link=link)
+        suffix = f".{kind}"
+        return write_vector(labelled, out, split=split, suffix=suffix, link=link, labels=labels)
     if not labelled.images:
         raise DataError(f"split '{split}' has no images to write")
     placed = place_images(labelled, out / "images" / split, link=link)
-    write_coco(placed, out / f"{split}.json", images_dir=out / "images")
+    write_coco(placed, labels / f"{split}.json", images_dir=out / "images")
     return []
+
+
+def write_all(
+    sets: Mapping[str, LabelledSet], out: Path | str, *, kind: Format, link: bool = False
+) -> dict[str, list[str]]:
+    """Write splits as one data set in `out`; returns what the format cannot hold, by split.
+
+    The labels appear under their names when all of them are written. Those of an earlier run with
+    the same images are replaced.
+
+    Raises:
+        UsageError: `out` holds labels, or images that would count as labelled, of another set.
+        DataError: `out` holds other images of the same names, or the format cannot hold the set.
+    """
+    out = Path(os.path.abspath(out))
+    written = [path for name, each in sets.items() for path in _label_files(each, out, kind, name)]
+    refuse_others(out, written, images=_others_images(sets, out, kind))
+    with labels_at_once(out) as staged:
+        return {
+            name: write_as(each, out, kind=kind, split=name, link=link, labels=staged)
+            for name, each in sets.items()
+        }
+
+
+def _label_files(labelled: LabelledSet, out: Path, kind: Format, split: str) -> list[Path]:
+    """What `write_as` writes but for the images."""
+    if kind not in ("yolo", "voc", "dota"):
+        return [out / f"{split}.{'json' if kind == 'coco' else kind}"]
+    images = placed_paths(labelled, _images_in(out, kind, split))
+    if kind == "yolo":
+        return [out / "data.yaml", *map(label_path, images)]
+    if kind == "dota":
+        return [out / split / "labelTxt" / f"{image.stem}.txt" for image in images]
+    lists = out / "ImageSets" / "Main" / f"{split}.txt"
+    return [lists, *(out / "Annotations" / f"{image.stem}.xml" for image in images)]
+
+
+def _others_images(sets: Mapping[str, LabelledSet], out: Path, kind: Format) -> set[Path]:
+    """Images that are there and not the sets', in formats of which all in a folder are a split."""
+    if kind in ("coco", "voc", "csv"):
+        return set()
+    others: set[Path] = set()
+    for name, each in sets.items():
+        folder = _images_in(out, kind, name)
+        others |= set(images_in(folder)) - set(placed_paths(each, folder))
+    return others
+
+
+def _images_in(out: Path, kind: Format, split: str) -> Path:
+    if kind == "voc":
+        return out / "JPEGImages"
+    return out / split / "images" if kind == "dota" else out / "images" / split

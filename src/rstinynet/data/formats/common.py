@@ -202,19 +202,8 @@ def place_images(labelled: LabelledSet, folder: Path, *, link: bool = False) -> 
     Raises:
         DataError: another image of the same name lies in the folder.
     """
-    # Labels are named by the stem, and some disks do not tell upper from lower case.
-    counts = Counter(image.path.stem.casefold() for image in labelled.images)
-    taken = {stem for stem, count in counts.items() if count == 1}
     placed = []
-    for image in labelled.images:
-        stem = image.path.stem
-        if counts[stem.casefold()] > 1:
-            stem = f"{stem}_{image.id}"
-            while stem.casefold() in taken:
-                stem += "_"
-            taken.add(stem.casefold())
-        name = stem + image.path.suffix
-        target = Path(os.path.abspath(folder)) / name
+    for image, target in zip(labelled.images, placed_paths(labelled, folder), strict=True):
         if target.is_file() and not filecmp.cmp(image.path, target, shallow=False):
             raise DataError(
                 f"{target}: another image of this name is there already; write each split into a "
@@ -223,6 +212,23 @@ def place_images(labelled: LabelledSet, folder: Path, *, link: bool = False) -> 
         place_file(image.path, target, link=link)
         placed.append(replace(image, path=target))
     return replace(labelled, images=tuple(placed))
+
+
+def placed_paths(labelled: LabelledSet, folder: Path) -> list[Path]:
+    """Where `place_images` places each image in a folder."""
+    # Labels are named by the stem, and some disks do not tell upper from lower case.
+    counts = Counter(image.path.stem.casefold() for image in labelled.images)
+    taken = {stem for stem, count in counts.items() if count == 1}
+    paths = []
+    for image in labelled.images:
+        stem = image.path.stem
+        if counts[stem.casefold()] > 1:
+            stem = f"{stem}_{image.id}"
+            while stem.casefold() in taken:
+                stem += "_"
+            taken.add(stem.casefold())
+        paths.append(Path(os.path.abspath(folder)) / (stem + image.path.suffix))
+    return paths
 
 
 def place_file(source: Path, target: Path, *, link: bool = False) -> None:

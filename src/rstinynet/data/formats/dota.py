@@ -96,8 +96,12 @@ def _parse(source: Path) -> list[Object]:
     return objects
 
 
-def write_dota(labelled: LabelledSet, folder: Path | str, *, link: bool = False) -> list[str]:
+def write_dota(
+    labelled: LabelledSet, folder: Path | str, *, link: bool = False, labels: Path | None = None
+) -> list[str]:
     """Write `images/` and `labelTxt/` under `folder`; returns what DOTA's format cannot hold.
+
+    With `labels` all but the images is written under that folder instead.
 
     Boxes are written as upright quadrilaterals, crowd regions as difficult objects.
     """
@@ -105,6 +109,7 @@ def write_dota(labelled: LabelledSet, folder: Path | str, *, link: bool = False)
     spaced = [name for name in labelled.names if len(name.split()) != 1]
     if spaced:
         raise DataError(f"DOTA's class names have no blanks; rename {spaced}")
+    labels = folder if labels is None else labels
     placed = place_images(labelled, folder / "images", link=link)
     for image in placed.images:
         lines = []
@@ -113,7 +118,7 @@ def write_dota(labelled: LabelledSet, folder: Path | str, *, link: bool = False)
             corners = (left, top, right, top, right, bottom, left, bottom)
             numbers = " ".join(f"{value:.10g}" for value in corners)
             lines.append(f"{numbers} {labelled.names[label]} {int(crowd)}\n")
-        target = folder / "labelTxt" / f"{image.path.stem}.txt"
+        target = labels / "labelTxt" / f"{image.path.stem}.txt"
         files.write_bytes(target, "".join(lines).encode())
     lost = losses(labelled, crowd=False) + unseen_classes(labelled)
     if list(labelled.names) != sorted(labelled.names):

@@ -241,9 +241,17 @@ def find_image(name: str, folders: Sequence[Path], *, source: Path) -> Path:
 
 
 def write_table(
-    labelled: LabelledSet, out: Path | str, *, split: str, link: bool = False
+    labelled: LabelledSet,
+    out: Path | str,
+    *,
+    split: str,
+    link: bool = False,
+    labels: Path | None = None,
 ) -> list[str]:
-    """Write `{split}.csv` and `images/{split}/`; returns what the table cannot hold."""
+    """Write `{split}.csv` and `images/{split}/`; returns what the table cannot hold.
+
+    With `labels` the table is written into that folder instead of `out`.
+    """
     out = Path(out)
     folder = out / "images" / split
     placed = place_images(labelled, folder, link=link)
@@ -260,5 +268,5 @@ def write_table(
             own = repr(float(image.areas[at]))
             crowd = int(image.crowd[at])
             writer.writerow([name, *corners, category.name, category.id, own, crowd])
-    files.write_bytes(out / f"{split}.csv", text.getvalue().encode())
+    files.write_bytes((labels or out) / f"{split}.csv", text.getvalue().encode())
     return losses(labelled, ids=False, crowd=False, areas=False) + unseen_classes(labelled)

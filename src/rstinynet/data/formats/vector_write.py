@@ -31,10 +31,17 @@ Float64Array = npt.NDArray[np.float64]
 
 
 def write_vector(
-    labelled: LabelledSet, out: Path | str, *, split: str, suffix: str, link: bool = False
+    labelled: LabelledSet,
+    out: Path | str,
+    *,
+    split: str,
+    suffix: str,
+    link: bool = False,
+    labels: Path | None = None,
 ) -> list[str]:
     """Write `{split}{suffix}` and `images/{split}/`; returns what the features cannot hold.
 
+    With `labels` the features are written into that folder instead of `out`.
     Footprints are in the scenes' CRS where they share one and the format can hold it (GeoJSON is
     always WGS 84), else in WGS 84.
 
@@ -56,19 +63,19 @@ def write_vector(
     crs = shared.pop() if len(shared) == 1 and suffix != ".geojson" else wgs84
     rings = [_ring(image, place, crs) for image, place in zip(placed.images, places, strict=True)]
     outlines = shapely.polygons(np.concatenate([np.zeros((0, 5, 2)), *rings]))
-    labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in placed.images)])
+    kinds = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in placed.images)])
     ids = np.array([each.id for each in labelled.categories], np.int64)
     names = np.array(labelled.names, object)
     sources = [[image.path.name] * len(image.boxes) for image in placed.images]
     columns: dict[str, npt.NDArray[Any]] = {
-        "class_id": ids[labels] if len(labels) else labels,
-        "class_name": names[labels] if len(labels) else np.zeros(0, object),
+        "class_id": ids[kinds] if len(kinds) else kinds,
+        "class_name": names[kinds] if len(kinds) else np.zeros(0, object),
         "source": np.array([name for each in sources for name in each], object),
         "iscrowd": _of(placed, "crowd").astype(np.int32),
         "area_px": _of(placed, "areas").astype(np.float64),
     }
     options = {"COORDINATE_PRECISION": str(GEOJSON_DIGITS)} if suffix == ".geojson" else {}
-    with files.replacing(out / f"{split}{suffix}") as beside, warnings.catch_warnings():
+    with files.replacing((labels or out) / f"{split}{suffix}") as beside, warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # a driver that drops a field says it so
         pyogrio.raw.write(
             str(beside),

@@ -181,14 +181,22 @@ def _corner(each: Element, key: str, where: str) -> float:
 
 
 def write_voc(
-    labelled: LabelledSet, folder: Path | str, *, split: str = "train", link: bool = False
+    labelled: LabelledSet,
+    folder: Path | str,
+    *,
+    split: str = "train",
+    link: bool = False,
+    labels: Path | None = None,
 ) -> list[str]:
     """Write images, XML and the split's list under `folder`; returns what VOC cannot hold.
+
+    With `labels` all but the images is written under that folder instead.
 
     Crowd regions are written as difficult objects, which the reader gives back as regions.
     """
     folder = Path(folder)
-    lists = folder / "ImageSets" / "Main"
+    labels = folder if labels is None else labels
+    lists = labels / "ImageSets" / "Main"
     placed = place_images(labelled, folder / "JPEGImages", link=link)
     mine = {image.path.stem.casefold() for image in placed.images}
     for other in sorted(lists.glob("*.txt")):
@@ -200,7 +208,7 @@ def write_voc(
                 "one folder; name the images apart, or write each split into a folder of its own"
             )
     for image in placed.images:
-        target = folder / "Annotations" / f"{image.path.stem}.xml"
+        target = labels / "Annotations" / f"{image.path.stem}.xml"
         files.write_bytes(target, _xml(image, labelled.names))
     listed = "".join(f"{image.path.stem}\n" for image in placed.images)
     files.write_bytes(lists / f"{split}.txt", listed.encode())

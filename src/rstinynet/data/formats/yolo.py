@@ -9,6 +9,7 @@ is taken. An image without a label file has no objects.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,16 @@ def label_path(image: Path) -> Path:
 
 
 def write_yolo(
-    labelled: LabelledSet, folder: Path | str, *, split: str = "train", link: bool = False
+    labelled: LabelledSet,
+    folder: Path | str,
+    *,
+    split: str = "train",
+    link: bool = False,
+    labels: Path | None = None,
 ) -> list[str]:
     """Write images, labels and data.yaml under `folder`; returns what YOLO's format cannot hold.
+
+    With `labels` all but the images is written under that folder instead.
 
     Splits written into one folder share its data.yaml and must have the same classes.
 
@@ -97,7 +105,8 @@ def write_yolo(
         DataError: the data.yaml there names other classes.
     """
     folder = Path(folder)
-    path = folder / "data.yaml"
+    labels = folder if labels is None else labels
+    path = labels / "data.yaml"
     content: dict[str, Any] = {"path": ".", "names": dict(enumerate(labelled.names))}
     if path.is_file():
         there = read_data_yaml(path)
@@ -116,7 +125,8 @@ def write_yolo(
             )
             if not crowd
         ]
-        files.write_bytes(label_path(image.path), "".join(lines).encode())
+        target = labels / label_path(image.path).relative_to(os.path.abspath(folder))
+        files.write_bytes(target, "".join(lines).encode())
     content[split] = f"images/{split}"
     files.write_bytes(path, yaml.safe_dump(content, sort_keys=False).encode())
     return losses(labelled)
