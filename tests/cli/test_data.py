@@ -244,8 +244,66 @@ def test_tiles_without_their_last_split_are_no_set(folder, tmp_path, capsys):
 
 def test_a_page_that_cannot_be_written_is_told_by_its_name(folder, capsys):
     code, _, err = run(capsys, "check", folder, "--no-images", "--html", folder)
-    assert code == 1
-    assert f"{folder}: cannot be used: Is a directory" in err.replace("\n", "")
+    assert code == 2
+    assert f"--html {folder} is a folder" in err
+
+
+PLACES = [
+    ("convert", "--to", "coco"),
+    ("split",),
+    ("tile",),
+    ("prepare", "dior", "--root"),
+    ("prepare", "aitod", "--parts"),
+]
+
+
+@pytest.mark.parametrize("verb", PLACES, ids=lambda verb: " ".join(verb))
+@pytest.mark.parametrize("place", ["file", "file/deeper"])
+def test_places_that_cannot_be_written_are_told_first(folder, tmp_path, verb, place, capsys):
+    (tmp_path / "file").write_text("mine")
+    arguments = (*verb, folder) if verb[0] == "prepare" else (verb[0], folder, *verb[1:])
+    code, _, err = run(capsys, *arguments, "--out", tmp_path / place)
+    assert code == 2
+    assert f"--out {tmp_path / place} cannot be written: {tmp_path / 'file'} is a file" in err
+    code, out, err = run(capsys, "check", folder, "--html", tmp_path / "file" / "page.html")
+    assert code == 2
+    assert "--html" in err
+    assert not out
+
+
+def test_a_seed_below_0(folder, tmp_path, capsys):
+    for seed, right in (("-1", 2), ("9" * 40, 0)):
+        code, _, err = run(capsys, "split", folder, "--out", tmp_path / seed, "--seed", seed)
+        assert code == right
+        assert right == 0 or "seed must be 0 or more, not -1" in err
+
+
+@pytest.mark.parametrize("group", [(), ("prepare",)])
+def test_a_missing_command_is_told(group, capsys):
+    code, out, err = run(capsys, *group)
+    assert code == 2
+    assert "a command is missing, one of" in err
+    assert ("aitod, dior" if group else "check, stats") in err
+    assert not out
+
+
+def test_what_is_not_there_is_told_with_its_place(folder, tmp_path, capsys):
+    code, _, err = run(capsys, "stats", tmp_path / "nope")
+    assert code == 3
+    assert f"data not found: {tmp_path / 'nope'}" in err
+    code, _, err = run(capsys, "stats", tmp_path)
+    assert code == 3
+    assert "looked for train.json" in err
+    assert "found made" in err
+    listed = folder / "data.yaml"
+    for path, told in (
+        ("lost", f"'path' leads to {folder / 'lost'}, where there is no folder"),
+        (".", f"'train' leads to {folder / 'a/train'}, where there is nothing"),
+    ):
+        listed.write_text(f"path: {path}\ntrain: a/train\nval: val.json\nnames: [ship]\n")
+        code, _, err = run(capsys, "stats", listed)
+        assert code == 3
+        assert f"{listed}: {told}" in err
 
 
 @pytest.mark.parametrize("kind", ["yolo", "voc", "dota", "csv"])

@@ -64,8 +64,8 @@ def test_the_error_names_what_was_looked_for_and_what_is_there(data):
         ("val: val.json", r"no entry 'train'; it has \['val'\]"),
         ("train: 3", "'train' must be a path"),
         ("train: images", "'names' must list the classes"),
-        ("train: images.zip", "must be a COCO JSON file"),
-        ("train: gone.json", "not found"),
+        ("train: data.yaml", "must be a COCO JSON file"),
+        ("train: gone.json", r"'train' leads to .*gone\.json, where there is nothing"),
         ("train: train.json\nnames: [ship]", "'names'"),
     ],
 )

@@ -10,8 +10,8 @@ import typer
 
 from rstinynet.cli.data_show import Bar, print_json, print_prepared, print_report, print_stats
 
-data = typer.Typer(no_args_is_help=True)
-prepare = typer.Typer(no_args_is_help=True)
+data = typer.Typer()
+prepare = typer.Typer()
 data.add_typer(prepare, name="prepare", help="Make a COCO folder of a published data set.")
 
 
@@ -72,7 +72,9 @@ def aitod(
 ) -> None:
     """AI-TOD, from AI-TOD_wo_xview, the annotations and xView's training scenes."""
     from rstinynet.data.catalog.aitod import prepare_aitod
+    from rstinynet.files import check_folder_place
 
+    check_folder_place(out, option="--out")
     with Bar() as bar:
         made = prepare_aitod(
             parts,
@@ -94,7 +96,9 @@ def dior(
 ) -> None:
     """DIOR, from its images, horizontal boxes and lists."""
     from rstinynet.data.catalog.dior import prepare_dior
+    from rstinynet.files import check_folder_place
 
+    check_folder_place(out, option="--out")
     with Bar() as bar:
         made = prepare_dior(root, out, allow_missing=allow_missing, progress=bar)
     print_prepared(made, json_)
@@ -121,9 +125,12 @@ def check(
     from rstinynet.data.check import check as look
     from rstinynet.data.check_page import write_page
     from rstinynet.errors import DataError, UsageError
+    from rstinynet.files import check_file_place
 
     if not scale > 0:
         raise UsageError(f"--scale must be above 0, not {scale}")
+    if html is not None:
+        check_file_place(html, option="--html")
     with Bar() as bar:
         report = look(
             data, splits=split, images=images, scale=scale, levels=_levels(model), progress=bar
@@ -150,10 +157,10 @@ def stats(data: AnyData, split: Splits = None, json_: Json = False) -> None:
     """Count objects by class and by size."""
     from rich.console import Console
 
-    from rstinynet.data.convert import open_any
+    from rstinynet.data.convert import open_any, splits_needed
     from rstinynet.data.stats import count
 
-    found = {name: count(open_any(data, name)) for name in split or _splits_in(data)}
+    found = {name: count(open_any(data, name)) for name in split or splits_needed(data)}
     if json_:
         print_json({name: each.as_dict() for name, each in found.items()})
         return
@@ -173,10 +180,10 @@ def convert(
     """Write a data set in another format, and say what that format cannot hold."""
     from rich.console import Console
 
-    from rstinynet.data.convert import open_any, write_all
+    from rstinynet.data.convert import open_any, splits_needed, write_all
 
-    _must_be_apart(data, out)
-    chosen = list(dict.fromkeys(split or _splits_in(data)))
+    _check_out(data, out)
+    chosen = list(dict.fromkeys(split or splits_needed(data)))
     sets = {name: open_any(data, name) for name in chosen}
     lost = write_all(sets, out, kind=to.value, link=link)
     if json_:
@@ -223,7 +230,7 @@ def split(
 
     if sum(each is not None for each in (group, prefix, block)) > 1:
         raise UsageError("give one of --group, --prefix and --block")
-    _must_be_apart(data, out)
+    _check_out(data, out)
     if prefix is not None:
         key = by_prefix(prefix)
     else:
@@ -256,7 +263,7 @@ def tile(
 ) -> None:
     """Cut labelled scenes, however large, into georeferenced tiles with COCO labels."""
     from rstinynet.data.at_once import labels_at_once, refuse_others
-    from rstinynet.data.convert import open_any
+    from rstinynet.data.convert import open_any, splits_needed
     from rstinynet.data.formats.coco import write_coco
     from rstinynet.data.tiles import TileSettings, cut
     from rstinynet.errors import DataError
@@ -264,8 +271,8 @@ def tile(
     settings = TileSettings(
         tile=size, overlap=overlap, min_visibility=min_visibility, empty_share=empty
     )
-    _must_be_apart(data, out)
-    chosen = list(dict.fromkeys(split or _splits_in(data)))
+    _check_out(data, out)
+    chosen = list(dict.fromkeys(split or splits_needed(data)))
     refuse_others(out, [out / f"{name}.json" for name in chosen])
     made: dict[str, Any] = {}
     with Bar() as bar, labels_at_once(out) as labels:
@@ -285,12 +292,14 @@ def tile(
         typer.echo(f"{name}: {each['tiles']} tiles, {each['boxes']} boxes")
 
 
-def _must_be_apart(data: Path, out: Path) -> None:
+def _check_out(data: Path, out: Path) -> None:
     """Labels of the same split have the same name: written in place they would be lost."""
     from rstinynet.errors import UsageError
+    from rstinynet.files import check_folder_place
 
     if out.resolve() == (data if data.is_dir() else data.parent).resolve():
         raise UsageError(f"--out must be another folder than the data's, not {out}")
+    check_folder_place(out, option="--out")
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -307,14 +316,4 @@ def _shares(text: str) -> dict[str, float]:
             raise UsageError(f"--shares is like train=0.8,val=0.2, not {text!r}") from None
         if name.strip() not in ("train", "val", "test"):
             raise UsageError(f"--shares names train, val and test, not {name.strip()!r}")
-    return found
-
-
-def _splits_in(data: Path) -> list[str]:
-    from rstinynet.data.convert import splits_of_any
-    from rstinynet.errors import DataError
-
-    found = splits_of_any(data)
-    if not found:
-        raise DataError(f"{data}: no train, val or test; give a data folder or a data.yaml")
     return found

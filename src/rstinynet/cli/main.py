@@ -163,6 +163,8 @@ def _usage_message(error: Exception) -> str:
     if context is not None and message.startswith("No such option"):
         message = f"no such option: {unknown}"
         near = _near(str(unknown), [name for p in context.command.params for name in p.opts])
+    elif message.startswith("Missing command"):
+        message = f"a command is missing, one of {', '.join(context.command.commands)}"
     elif message.startswith("No such command"):
         typed = message.split("'")[1]
         message = f"no such command: {typed}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.check_records import boxes_in_set, images_twice, records_in_file
-from rstinynet.data.convert import open_any, splits_of_any
+from rstinynet.data.convert import open_any, splits_needed
 from rstinynet.data.findings import Example, Finding, Report, finding
 from rstinynet.data.folder import annotation_file, different_classes
 from rstinynet.data.image import read_rgb
@@ -46,9 +46,7 @@ def check(
     Raises:
         DataError: there is no split at all.
     """
-    chosen = list(splits) if splits is not None else splits_of_any(data)
-    if not chosen:
-        raise DataError(f"{data}: no train, val or test; give a data folder or a data.yaml")
+    chosen = list(splits) if splits is not None else splits_needed(data)
     findings: list[Finding] = []
     stats: dict[str, Stats] = {}
     seen: dict[str, _Seen] = {}

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.at_once import labels_at_once, refuse_others
-from rstinynet.data.folder import open_split, splits_of
+from rstinynet.data.folder import content_of, open_split, splits_of
 from rstinynet.data.formats.coco import write_coco
 from rstinynet.data.formats.common import images_in, place_images, placed_paths
 from rstinynet.data.formats.dota import names_in, read_dota, write_dota
@@ -54,6 +54,27 @@ def splits_of_any(data: Path | str) -> list[str]:
     if not found and (data / "labelTxt").is_dir():
         return ["train"]
     return found or splits_of(data)
+
+
+def splits_needed(data: Path | str) -> list[str]:
+    """As `splits_of_any`.
+
+    Raises:
+        DataError: there is none; the message says what there is instead.
+    """
+    data = Path(data)
+    found = splits_of_any(data)
+    if found:
+        return found
+    if not data.exists():
+        raise DataError(f"data not found: {data}; give a folder with train.json, or a data.yaml")
+    if not data.is_dir():
+        raise DataError(f"{data}: no train, val or test; give a data folder or a data.yaml")
+    raise DataError(
+        f"{data}: no train, val or test: looked for train.json, annotations/train.json, the same "
+        "with .csv, .gpkg and .geojson, data.yaml, and the layouts of VOC and DOTA; found "
+        f"{content_of(data)}"
+    )
 
 
 def write_as(

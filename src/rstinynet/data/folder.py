@@ -53,7 +53,7 @@ def open_split(data: Path | str, split: str) -> LabelledSet:
             )
         raise DataError(
             f"{data}: no split '{split}': looked for {split}.json, annotations/{split}.json, "
-            f"the same with .csv, .gpkg and .geojson, and data.yaml; found {_there(data)}"
+            f"the same with .csv, .gpkg and .geojson, and data.yaml; found {content_of(data)}"
         )
     if not data.exists():
         raise DataError(f"data not found: {data}; give a folder with {split}.json, or a data.yaml")
@@ -172,9 +172,16 @@ def _from_yaml(path: Path, split: str) -> LabelledSet:
     if split not in content:
         given = sorted(set(content) & {"train", "val", "test"})
         raise DataError(f"{path}: has no entry '{split}'; it has {given or 'no split at all'}")
+    if not root.is_dir():
+        raise DataError(f"{path}: 'path' leads to {root}, where there is no folder; correct it")
     if isinstance(content[split], list) or _is_yolo(root / _text(path, content, split)):
         return read_yolo(path, split)
     annotations = root / _text(path, content, split)
+    if not annotations.exists():
+        raise DataError(
+            f"{path}: '{split}' leads to {annotations}, where there is nothing; correct it or "
+            "'path'"
+        )
     if annotations.suffix.lower() != ".json":
         raise DataError(
             f"{path}: '{split}' must be a COCO JSON file, or a folder or .txt list of images with "
@@ -207,6 +214,7 @@ def _check_names(path: Path, names: object, found: tuple[str, ...]) -> None:
         )
 
 
-def _there(folder: Path) -> str:
+def content_of(folder: Path) -> str:
+    """What lies in a folder, for a message."""
     names = sorted(path.name for path in folder.iterdir())
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"

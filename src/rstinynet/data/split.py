@@ -96,11 +96,13 @@ def divide(
     the split that lacks the most. The same arguments give the same splits.
 
     Raises:
-        UsageError: shares that are not above 0.
+        UsageError: shares that are not above 0, a seed below 0.
         DataError: fewer groups than splits.
     """
     if not shares or not all(0 < share < np.inf for share in shares.values()):
         raise UsageError(f"shares must be above 0, not {dict(shares)}")
+    if seed < 0:
+        raise UsageError(f"the seed must be 0 or more, not {seed}")
     members: defaultdict[str, list[int]] = defaultdict(list)
     for at, image in enumerate(labelled.images):
         members[group(image)].append(at)
