@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
@@ -121,6 +122,54 @@ def test_an_unknown_tensor_is_named(file, metadata):
     rewrite(file, lambda tensors: tensors.update(extra=torch.zeros(1)), metadata)
     with pytest.raises(WeightsError, match="'extra' is not part of"):
         load_weights(file)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("class_conf", [0.2, NAN], "class_conf.1: input should be .*, not nan"),
+        ("class_conf", [-1, 0.2], "class_conf.0: .*, not -1"),
+        ("class_conf", [0.2, 1.5], "class_conf.1: .*, not 1.5"),
+        ("class_conf", [0.2], r"class_conf: must have one value .* 2 names, not \(0.2,\)"),
+        ("conf", NAN, "conf: .*, not nan"),
+        ("temperature", INF, "temperature: .*finite.*, not inf"),
+        ("temperature", 0, "temperature: .*greater than 0, not 0"),
+        ("scale", INF, "scale: .*, not inf"),
+        ("scale", 0, "scale: .*, not 0"),
+        ("scale", NAN, "scale: .*, not nan"),
+        ("bands", -1, "bands: .*, not -1"),
+        ("bands", 0, "bands: .*, not 0"),
+        ("imgsz", 0, "imgsz: .*, not 0"),
+        ("names", ["ship", "ship"], r"names: classes must differ, not \['ship', 'ship'\]"),
+        ("names", ["ship", " "], "names: a class must have a name, not"),
+        ("names", [], r"names: .*, not \[\]"),
+        ("category_ids", [4, 4], r"category_ids: classes must differ, not \[4, 4\]"),
+        ("category_ids", [4], r"category_ids: must have one value .* 2 names, not \(4,\)"),
+        ("gsd_m", [0.5, 0.2], r"gsd_m: .* in order, not \[0.5, 0.2\]"),
+        ("gsd_m", [0.1, INF], "gsd_m: .*, not"),
+        ("scaling", {"kind": "fixed", "low": 0, "high": INF}, "scaling.high: .*, not inf"),
+        ("model", None, "model: .*, not None"),
+    ],
+)
+def test_metadata_without_sense_is_named(file, metadata, field, value, said):
+    content = json.dumps(json.loads(metadata.model_dump_json()) | {field: value})
+    save_file(load_file(file), file, metadata={"rstinynet": content})
+    with pytest.raises(WeightsError, match=f"its metadata cannot be read: {said}") as refused:
+        read_metadata(file)
+    assert str(refused.value).startswith(str(file))
+    assert "\n" not in str(refused.value)
+
+
+def test_all_that_metadata_has_wrong_is_named_shortly(file, metadata):
+    wrong = {"scale": -1, "names": ["a"] * 1000}
+    content = json.dumps(json.loads(metadata.model_dump_json()) | wrong)
+    save_file(load_file(file), file, metadata={"rstinynet": content})
+    with pytest.raises(WeightsError, match=r"names: .*\.\.\.; scale: .*, not -1$") as refused:
+        read_metadata(file)
+    assert len(str(refused.value)) < len(str(file)) + 250
 
 
 def test_values_that_are_not_finite_are_refused(file, metadata):

@@ -11,7 +11,6 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -19,7 +18,13 @@ from rstinynet.errors import UsageError, WeightsError
 from rstinynet.files import write_bytes
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.located import located
-from rstinynet.model.metadata import METADATA_KEY, SCHEMA_VERSION, Scaling, WeightsMetadata
+from rstinynet.model.metadata import (
+    METADATA_KEY,
+    SCHEMA_VERSION,
+    Scaling,
+    WeightsMetadata,
+    faults_of,
+)
 from rstinynet.model.presets import NAMES, build
 
 __all__ = [
@@ -145,8 +150,8 @@ def _read(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
         raise WeightsError(f"{path}: {_misread(path, error)}") from error
     try:
         metadata = WeightsMetadata.model_validate(json.loads(text))
-    except (ValueError, ValidationError) as error:
-        raise WeightsError(f"{path}: its metadata cannot be read: {error}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: its metadata cannot be read: {faults_of(error)}") from error
     if metadata.schema_version > SCHEMA_VERSION:
         raise WeightsError(
             f"{path}: written by a newer rstinynet (schema {metadata.schema_version}, this one "

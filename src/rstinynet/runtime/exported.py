@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from rstinynet.detections import Detections, Float32Array
 from rstinynet.errors import ExportError, UsageError
-from rstinynet.model.metadata import METADATA_KEY, WeightsMetadata
+from rstinynet.model.metadata import METADATA_KEY, WeightsMetadata, faults_of
 from rstinynet.runtime.backend import (
     Images,
     Precision,
@@ -114,5 +112,5 @@ def parse_metadata(text: str | None, *, origin: str) -> WeightsMetadata:
         )
     try:
         return WeightsMetadata.model_validate(json.loads(text))
-    except (ValueError, ValidationError) as error:
-        raise ExportError(f"{origin}: its metadata cannot be read: {error}") from error
+    except ValueError as error:
+        raise ExportError(f"{origin}: its metadata cannot be read: {faults_of(error)}") from error
