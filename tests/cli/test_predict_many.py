@@ -60,6 +60,7 @@ def scene(
     objects: int = 1,
     east: float = 664000,
     crs: str | None = None,
+    transform: Affine | None = None,
 ) -> Path:
     """A scene of 120 by 100 pixels of 0.3 m; object i is at x 10 + 20 i, y 20, 8 by 6 pixels."""
     image = np.full((100, 120, 3), 30, np.uint8)
@@ -69,7 +70,8 @@ def scene(
     if epsg is None:
         cv2.imwrite(str(path), image)
         return path
-    place = {"crs": crs or f"EPSG:{epsg}", "transform": Affine(0.3, 0, east, 0, -0.3, 4e6)}
+    transform = transform or Affine(0.3, 0, east, 0, -0.3, 4e6)
+    place = {"crs": crs or f"EPSG:{epsg}", "transform": transform}
     profile = {"driver": "GTiff", "width": 120, "height": 100, "count": 3, "dtype": "uint8"}
     with rasterio.open(path, "w", **profile, **place) as file:
         file.write(image.transpose(2, 0, 1))
@@ -445,3 +447,24 @@ def test_sources_that_cannot_be_listed_are_reported_and_the_others_searched(
     assert "aaa: cannot be listed: File name too long" in words[1][1]
     assert "not STAC that can be read" in words[2][1]
     assert "names in UTF-8 only" in words[3][1]
+
+
+@pytest.mark.parametrize("by", [["--grid", "30"], ["--h3", "9"], ["--merged", "all.gpkg"]])
+def test_a_scene_outside_of_its_own_system_is_left_out(
+    two: Path, tmp_path: Path, by: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scene(two / "lost.tif", epsg=4326, transform=Affine(0.001, 0, 1000, 0, -0.001, 500))
+    scene(two / "line.tif", transform=Affine(0.3, 0, 664000, 0, 0, 4e6))
+    assert run(["predict", str(two), "--out", "out", "--format", "csv", *by]) == 3
+    errors = json.loads(Path("out/errors.json").read_text())
+    assert errors["of"] == 4
+    words = {Path(error["source"]).name: error["error"] for error in errors["errors"]}
+    assert sorted(words) == ["line.tif", "lost.tif"]
+    assert "its middle, 1000.06, 499.95, is no place in its coordinate system" in words["lost.tif"]
+    assert "puts all pixels on one line or nowhere" in words["line.tif"]
+    assert len(list(Path("out").glob("*.csv"))) == 2
+    if by[0] == "--merged":
+        assert len(read(Path("all.gpkg"))[1]) == 3
+    # Alone it is reported as well.
+    assert run(["predict", str(two / "lost.tif"), "--out", "o", "--grid", "30"]) == 3

@@ -369,3 +369,17 @@ def test_bounds_move_with_their_edges() -> None:
     back = survey.moved(there, CRS.from_epsg(4326), UTM)
     assert back[0] <= WEST
     assert back[3] >= NORTH + 9e4
+
+
+@pytest.mark.parametrize("by", [{"grid_m": 30.0}, {"h3": 9}])
+def test_objects_outside_of_their_own_system_are_named(by: dict[str, Any]) -> None:
+    counting = Counting(CountOptions(**by), UTM, None)
+    lost = Places(np.array([[1e13, 0.0]]), np.array(["ship"], object), np.array([0.5]))
+    with pytest.raises(DataError, match=r"a\.gpkg: objects lie outside of their coordinate system"):
+        counting.add(lost, CRS.from_epsg(32612), source="a.gpkg")
+
+
+def test_a_grid_that_goes_beyond_the_ground_is_refused() -> None:
+    disc = CRS.from_proj4("+proj=geos +h=35786023 +lon_0=0 +sweep=y +datum=WGS84")
+    with pytest.raises(UsageError, match="goes beyond the ground"):
+        Counting(CountOptions(grid_m=1000.0), disc, (-5.5e6, -5.5e6, 5.5e6, 5.5e6))

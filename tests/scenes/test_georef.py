@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import rasterio.transform
@@ -82,3 +84,39 @@ def test_no_boxes_are_no_polygons() -> None:
     none = np.zeros((0, 4), np.float32)
     shapes = georef.polygons(georef.corners(none, TRANSFORMS["rotated"]))
     assert len(shapely.to_wkb(shapes)) == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "epsg", "there"),
+    [
+        (10, 50, 4326, True),
+        (350, 50, 4326, True),
+        (1000, 500, 4326, False),
+        (500_000, 5e6, 32611, True),
+        (1e13, 5e6, 32611, False),
+    ],
+)
+def test_a_point_lies_in_its_system_or_not(x: float, y: float, epsg: int, there: bool) -> None:
+    assert georef.is_place(np.array([x, y]), CRS.from_epsg(epsg)) is there
+
+
+def test_a_sites_own_system_has_any_place() -> None:
+    site = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    assert georef.is_place(np.array([1e13, 0.0]), site)
+
+
+@pytest.mark.parametrize(
+    ("transform", "plane"),
+    [
+        (Affine(0.3, 0, 664000, 0, -0.3, 4e6), True),
+        (Affine(0, 1e-7, 10, 1e-7, 0, 50), True),
+        (Affine(0.3, 0, 664000, 0, 0, 4e6), False),
+        (Affine(0.1, 0.3, 0, 0.2, 0.6, 0), False),
+        (Affine(math.nan, 0, 0, 0, -0.3, 0), False),
+        (Affine(0.3, 0, math.inf, 0, -0.3, 0), False),
+    ],
+)
+def test_a_transform_gives_pixels_places_of_their_own_or_not(
+    transform: Affine, plane: bool
+) -> None:
+    assert georef.spans_a_plane(transform) is plane

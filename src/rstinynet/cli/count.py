@@ -72,7 +72,7 @@ def count(
     for part in places.read(found):
         there |= set(part.names.tolist())
         kept = part.of(wanted, conf)
-        counting.add(kept, crs)
+        counting.add(kept, crs, source=str(found))
         for name in kept.names.tolist():
             totals[name] = totals.get(name, 0) + 1
     files = counting.write(stem, wanted or sorted(totals))

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from pyproj import CRS
+from pyproj.exceptions import ProjError
 
-from rstinynet.errors import UsageError
+from rstinynet.errors import DataError, UsageError
 from rstinynet.scenes import features, georef
 from rstinynet.scenes.density import Grid, Hexagons, projected
 from rstinynet.scenes.features import Header
 from rstinynet.scenes.places import Places
-from rstinynet.scenes.reader import Scene
+from rstinynet.scenes.reader import Scene, check_place
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.sources import Source
 from rstinynet.scenes.survey import Bounds, moved
@@ -62,24 +63,26 @@ class Counting:
         self.hexagons = None if options.h3 is None else Hexagons(options.h3)
         self.grid: Grid | None = None
         if options.grid_m is not None and crs is not None:
-            bounds = extent or (0.0, 0.0, 0.0, 0.0)
-            target = projected(crs, bounds)
-            over = moved(bounds, crs, target) if extent is not None else None
-            self.grid = Grid(options.grid_m, target, over)
+            self.grid = _grid(options.grid_m, crs, extent)
         if self.zones is not None:
             self.zones.check(crs, "what is counted")
         self.count = 0
 
-    def add(self, places: Places, crs: CRS | None) -> None:
-        """Count these objects, in `crs`."""
+    def add(self, places: Places, crs: CRS | None, *, source: str = "what is counted") -> None:
+        """Count these objects, in `crs`; DataError, which names `source`, if they lie outside."""
         self.count += len(places)
-        if self.zones is not None:
-            self.zones.add(places, crs)
-        if crs is None:
-            return
-        for cells in (self.grid, self.hexagons):
-            if cells is not None:
-                cells.add(places, crs)
+        try:
+            if self.zones is not None:
+                self.zones.add(places, crs)
+            for cells in (self.grid, self.hexagons):
+                if cells is not None and crs is not None:
+                    cells.add(places, crs)
+        except ProjError as error:
+            assert crs is not None
+            raise DataError(
+                f"{source}: objects lie outside of their coordinate system {crs.name}, so they "
+                f"cannot be counted; it may be the wrong one: assign the right one ({error})"
+            ) from error
 
     def add_result(self, result: Result) -> None:
         """Count what was found in a scene. UsageError where only this scene has no CRS."""
@@ -88,14 +91,19 @@ class Counting:
         names = np.array(result.class_names, dtype=object)
         for found in result.found.chunks():
             xy = features.centres(found, header, crs)
-            self.add(Places(xy, names[found.labels], found.scores.astype(np.float64)), crs)
+            places = Places(xy, names[found.labels], found.scores.astype(np.float64))
+            self.add(places, crs, source=result.source)
 
     def check(self, source: Source) -> None:
-        """UsageError for a scene that cannot be counted among the others, before its search."""
+        """Refuse a scene that cannot be counted among the others, before its search.
+
+        UsageError, or DataError for one that lies outside of its own coordinate system.
+        """
         if self._crs is None:
             return
         with Scene(source) as scene:
-            crs = scene.source.crs
+            opened = scene.source
+            crs = opened.crs
         if crs is None:
             raise UsageError(f"{source} has no coordinate system, which counting needs")
         needed = {
@@ -109,6 +117,8 @@ class Counting:
                     f"no way leads from the coordinate system of {source} to {whose} "
                     f"({target.name}), so its objects cannot be counted: search it apart"
                 )
+            if target is not None and (target != crs or whose == "H3's"):
+                check_place(opened)
 
     def files(self, stem: Path, *, beside: Path | None = None) -> dict[str, Path]:
         """The files that `write` makes, by kind.
@@ -133,3 +143,17 @@ class Counting:
             if part is not None:
                 part.write(files[kind], classes)
         return files
+
+
+def _grid(size_m: float, crs: CRS, extent: Bounds | None) -> Grid:
+    """The grid over about `extent` of `crs`."""
+    bounds = extent or (0.0, 0.0, 0.0, 0.0)
+    try:
+        target = projected(crs, bounds)
+        over = moved(bounds, crs, target) if extent is not None else None
+    except ProjError as error:
+        raise UsageError(
+            f"a grid cannot be laid over x {bounds[0]:g} to {bounds[2]:g}, y {bounds[1]:g} to "
+            f"{bounds[3]:g} of {crs.name}, which goes beyond the ground ({error}): count by --zones"
+        ) from error
+    return Grid(size_m, target, over)

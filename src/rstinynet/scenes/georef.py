@@ -52,6 +52,15 @@ def polygons(corners_N42: Float64Array) -> npt.NDArray[np.object_]:
     return np.asarray(shapely.polygons(np.concatenate([rings, rings[:, :1]], axis=1)))
 
 
+def spans_a_plane(transform: Affine) -> bool:
+    """Whether the transform gives pixels places of their own, not one line or point for all."""
+    t = transform
+    if not np.isfinite([t.a, t.b, t.c, t.d, t.e, t.f]).all():
+        return False
+    along, across = t.a * t.e, t.b * t.d
+    return abs(along - across) > 1e-9 * (abs(along) + abs(across))
+
+
 def to_lonlat(points: Float64Array, crs: CRS) -> Float64Array:
     """Points (..., 2) from `crs` to longitude and latitude on WGS 84, degrees.
 
@@ -81,6 +90,18 @@ def leads(crs: CRS, target: CRS) -> bool:
     except ProjError:
         return False
     return True
+
+
+def is_place(point: Float64Array, crs: CRS) -> bool:
+    """Whether the point (2,) of `crs` lies on the ground; true where no way leads to degrees."""
+    if not leads(crs, WGS84):
+        return True
+    try:
+        lonlat = to_lonlat(point, crs)
+    except ProjError:
+        return False
+    # Up to a turn on: scenes across the 180th meridian, and longitudes from 0 to 360.
+    return bool((np.abs(lonlat) <= (540, 90)).all())
 
 
 def wrapped(lonlat: Float64Array) -> Float64Array:

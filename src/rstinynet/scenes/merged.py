@@ -13,7 +13,7 @@ from rstinynet.errors import UsageError
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.scenes import georef, writers
 from rstinynet.scenes.features import Header
-from rstinynet.scenes.reader import Scene
+from rstinynet.scenes.reader import Scene, check_place
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.sources import Source
 from rstinynet.scenes.survey import survey
@@ -32,7 +32,10 @@ class Merged:
         """Whether writing failed, which no later scene can mend."""
 
     def check(self, source: Source) -> None:
-        """Raise UsageError for a scene that cannot be part of the file, before it is searched."""
+        """Refuse a scene that cannot be part of the file, before it is searched.
+
+        UsageError, or DataError for one that lies outside of its own coordinate system.
+        """
         writers.refuse_source(str(source), self.path)
         if self.crs is None:
             return
@@ -47,6 +50,8 @@ class Merged:
                     f"no way leads from the coordinate system of {source} to that of "
                     f"{self.path.name} ({self.crs.name}): search it apart"
                 )
+            if scene.source.crs != self.crs:
+                check_place(scene.source)
 
     def add(self, result: Result, *, image_id: int = 1) -> None:
         """Take a scene's objects; the attribute `source` tells which are its own."""

@@ -25,6 +25,7 @@ from rasterio.windows import Window as RasterWindow
 
 from rstinynet.data.image import palette
 from rstinynet.errors import DataError, UsageError
+from rstinynet.scenes import georef
 from rstinynet.scenes.windows import Window
 
 CACHE_BYTES = 64 * 2**20
@@ -87,6 +88,12 @@ class RasterSource:
         located = self.crs is not None and file.transform != Affine.identity()
         self.transform: Affine | None = file.transform if located else None
         self.crs = self.crs if located else None
+        if located and not georef.spans_a_plane(file.transform):
+            raise DataError(
+                f"{path}: its geotransform, {tuple(file.transform)[:6]}, puts all pixels on one "
+                "line or nowhere; give the right one with `gdal_edit.py -a_ullr`, or take it away "
+                "with `gdal_edit.py -unsetgt`"
+            )
         self._stored = self.count
         self._palette = palette(file)
         if self._palette is not None:

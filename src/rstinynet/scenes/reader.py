@@ -33,7 +33,18 @@ from rstinynet.scenes.raster import (
 )
 from rstinynet.scenes.windows import Window
 
-__all__ = ["FILL", "Fill", "Mask", "Scene", "Source", "Tile", "UInt8Image", "ground_px"]
+__all__ = [
+    "FILL",
+    "Fill",
+    "Mask",
+    "Scene",
+    "Source",
+    "Tile",
+    "UInt8Image",
+    "check_place",
+    "ground_px",
+    "is_placed",
+]
 
 FILL = 114
 """Grey level given to pixels without data, as to the border that pads an image."""
@@ -233,15 +244,34 @@ def ground_px(source: Source, source_gsd: float | None = None) -> tuple[float, f
     width, height = georef.sizes_m(middle, source.transform, source.crs)
     across, down = float(width[0]) / (2 * span), float(height[0]) / (2 * span)
     if not (0 < across < math.inf and 0 < down < math.inf):
-        assert source.transform is not None
-        assert source.crs is not None
-        at = georef.to_ground(np.array([x, y]), source.transform).tolist()
-        raise DataError(
-            f"{source.name}: its middle, {at[0]:g}, {at[1]:g}, is no place in its coordinate "
-            f"system {source.crs.name}, which may be the wrong one; assign the right one with "
-            "`gdal_edit.py -a_srs EPSG:...`"
-        )
+        raise _misplaced(source)
     return across, down
+
+
+def is_placed(source: Source) -> bool:
+    """Whether the middle of a scene lies in its own system; true of one without any."""
+    if source.transform is None or source.crs is None:
+        return True
+    middle = np.array([source.width / 2, source.height / 2])
+    return georef.is_place(georef.to_ground(middle, source.transform), source.crs)
+
+
+def check_place(source: Source) -> None:
+    """DataError for a scene that does not lie in its own system (see `is_placed`)."""
+    if not is_placed(source):
+        raise _misplaced(source)
+
+
+def _misplaced(source: Source) -> DataError:
+    assert source.transform is not None
+    assert source.crs is not None
+    middle = np.array([source.width / 2, source.height / 2])
+    at = georef.to_ground(middle, source.transform).tolist()
+    return DataError(
+        f"{source.name}: its middle, {at[0]:g}, {at[1]:g}, is no place in its coordinate "
+        f"system {source.crs.name}, which may be the wrong one; assign the right one with "
+        "`gdal_edit.py -a_srs EPSG:...`"
+    )
 
 
 def _fill_missing(image: UInt8Image, valid: Mask, fill: Fill) -> None:

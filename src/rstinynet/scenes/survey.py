@@ -10,7 +10,7 @@ from pyproj.exceptions import ProjError
 
 from rstinynet.errors import RSTinyNetError
 from rstinynet.scenes import georef
-from rstinynet.scenes.reader import Scene
+from rstinynet.scenes.reader import Scene, is_placed
 from rstinynet.scenes.sources import Source
 
 Bounds = tuple[float, float, float, float]
@@ -20,25 +20,30 @@ Bounds = tuple[float, float, float, float]
 def survey(scenes: Sequence[Source]) -> tuple[CRS | None, Bounds | None]:
     """The system that all scenes with a place have in common, else EPSG:4326; and their extent.
 
-    Scenes that cannot be opened, and those from whose system no way leads there, are passed over:
-    they are reported when their turn comes.
+    Scenes that cannot be opened, that lie outside of their own system, or from whose system no way
+    leads there, are passed over: they are reported when their turn comes. Where all lie outside,
+    their system is known, but no extent.
     """
     placed: list[tuple[CRS, Bounds]] = []
+    lost: list[CRS] = []
     for path in scenes:
         try:
             with Scene(path) as scene:
                 source = scene.source
                 if source.crs is None or source.transform is None:
                     continue
+                if not is_placed(source):
+                    lost.append(source.crs)
+                    continue
                 frame = np.array([[0, 0, scene.width, scene.height]], np.float32)
                 ground = georef.corners(frame, source.transform)[0]
         except (RSTinyNetError, OSError):
             continue
         placed.append((source.crs, (*ground.min(axis=0), *ground.max(axis=0))))
-    if not placed:
+    systems = [crs for crs, _ in placed] or lost
+    if not systems:
         return None, None
-    first = placed[0][0]
-    target = first if all(crs == first for crs, _ in placed) else georef.WGS84
+    target = systems[0] if all(crs == systems[0] for crs in systems) else georef.WGS84
     found = []
     for crs, bounds in placed:
         try:
