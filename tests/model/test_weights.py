@@ -144,7 +144,7 @@ NAN, INF = float("nan"), float("inf")
         ("bands", 0, "bands: .*, not 0"),
         ("imgsz", 0, "imgsz: .*, not 0"),
         ("names", ["ship", "ship"], r"names: classes must differ, not \['ship', 'ship'\]"),
-        ("names", ["ship", " "], "names: a class must have a name, not"),
+        ("names", ["ship", ""], "names: a class must have a name, not"),
         ("names", [], r"names: .*, not \[\]"),
         ("category_ids", [4, 4], r"category_ids: classes must differ, not \[4, 4\]"),
         ("category_ids", [4], r"category_ids: must have one value .* 2 names, not \(4,\)"),

@@ -124,7 +124,7 @@ class WeightsMetadata(BaseModel):
     @field_validator("names")
     @classmethod
     def _named(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(name.strip() for name in names):
+        if not all(names):
             raise ValueError("a class must have a name")
         return names
 

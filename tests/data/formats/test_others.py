@@ -7,6 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from rstinynet.data.annotations import Category
 from rstinynet.data.convert import open_any, write_as
@@ -158,6 +159,15 @@ def test_broken_yolo_lines_are_named(line, says, labelled, tmp_path):
     (tmp_path / "labels" / "train" / "train_0000.txt").write_text(f"\n{line}\n")
     with pytest.raises(DataError, match=rf"train_0000\.txt, line 2: .*{says}"):
         read_yolo(tmp_path / "data.yaml", "train")
+
+
+@pytest.mark.parametrize("names", [["ship", "ship"], ["ship", ""], {0: "ship", 1: "ship"}])
+def test_yolo_classes_are_told_apart(names, labelled, tmp_path):
+    write_yolo(labelled, tmp_path)
+    path = tmp_path / "data.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"names": names}))
+    with pytest.raises(DataError, match=r"data\.yaml: 'names' must differ"):
+        read_yolo(path, "train")
 
 
 def test_a_polygon_becomes_its_upright_box_and_no_file_is_no_object(labelled, tmp_path):

@@ -153,6 +153,9 @@ def _categories(source: Path, names: object) -> tuple[Category, ...]:
     for number, name in pairs:
         if not isinstance(number, int) or number < 0 or not isinstance(name, str | int):
             raise DataError(f"{source}: 'names' must map numbers from 0 to texts, not {names!r}")
+    texts = [str(name) for _, name in pairs]
+    if not all(texts) or len(set(texts)) < len(texts):
+        raise DataError(f"{source}: 'names' must differ, and none be empty: {names!r}")
     return tuple(Category(id=number + 1, name=str(name)) for number, name in pairs)
 
 
