@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,25 @@ def test_a_resolution_needs_a_place_on_the_ground(detector: Detector, tmp_path: 
         detector.predict(path, gsd=-1.0)
     with pytest.raises(UsageError, match="metres a pixel"):
         parse_gsd("fine")
+
+
+def test_a_resolution_that_enlarges_absurdly_is_refused(
+    detector: Detector, write_tiff: Writer, tmp_path: Path
+) -> None:
+    path = write_tiff(tmp_path / "a.tif", np.zeros((100, 100, 1), np.uint8))
+    with pytest.raises(UsageError, match=r"a\.tif: has 0\.5.* metres a pixel") as refused:
+        detector.predict(path, gsd=0.001)
+    words = str(refused.value)
+    assert re.search(r"at 0\.001 would enlarge it (499|500|501).* times, and the most is 16", words)
+    least = float(words.split("give --gsd ")[1].split()[0])
+    with Scene(path, gsd=least) as scene:
+        assert 100 * 14 < scene.width <= 100 * 16
+    with pytest.raises(UsageError, match="would enlarge it"):
+        Scene(path, gsd=(0.001, 0.01))
+    picture = tmp_path / "a.png"
+    assert cv2.imwrite(str(picture), np.zeros((50, 50), np.uint8))
+    with pytest.raises(UsageError, match=r"has 1e\+06 metres a pixel"):
+        Scene(picture, gsd=1.0, source_gsd=1e6)
 
 
 @pytest.mark.parametrize(

@@ -135,3 +135,6 @@ def test_scales_are_read_from_text() -> None:
         parse_scales("1,x")
     with pytest.raises(UsageError, match="scale must be"):
         parse_scales("0")
+    for absurd in ("1e-9", "1,0.001"):
+        with pytest.raises(UsageError, match=f"from 0.01 to 16, not '{absurd}'"):
+            parse_scales(absurd)

@@ -31,6 +31,7 @@ from rstinynet.scenes.raster import (
     Source,
     UInt8Image,
 )
+from rstinynet.scenes.views import MOST_SCALE
 from rstinynet.scenes.windows import Window
 
 __all__ = [
@@ -87,7 +88,8 @@ class Scene:
         `scaling` leaves 8-bit values alone unless `stretch_bytes`. With `gsd` the scene is read at
         so many metres a pixel; with two values, only where its own are outside of them. Its own
         are `source_gsd` where it does not say them. Raises DataError where it cannot be read,
-        UsageError for bands that it does not have.
+        UsageError for bands that it does not have, and for a `gsd` that would enlarge it more
+        than `MOST_SCALE` times.
         """
         self.source: Source = (
             ArraySource(source) if isinstance(source, np.ndarray) else RasterSource(source)
@@ -159,7 +161,16 @@ class Scene:
             return width, height
         own = ground_px(self.source, self.source_gsd)
         low, high = gsd if isinstance(gsd, tuple) else (gsd, gsd)
-        factors = [at / min(max(at, low), high) for at in own]
+        read_at = [min(max(at, low), high) for at in own]
+        factors = [at / to for at, to in zip(own, read_at, strict=True)]
+        if max(factors) > MOST_SCALE:
+            worst = factors.index(max(factors))
+            least = own[worst] / (MOST_SCALE - 1)  # Rounded it is still enough.
+            raise UsageError(
+                f"{self.source.name}: has {own[worst]:g} metres a pixel; reading it at "
+                f"{read_at[worst]:g} would enlarge it {max(factors):.4g} times, and the most is "
+                f"{MOST_SCALE}: give --gsd {least:.2g} or more, or leave it out"
+            )
         return max(1, round(width * factors[0])), max(1, round(height * factors[1]))
 
     def _values(self, window: Window) -> tuple[Sampled, Mask | None]:

@@ -21,7 +21,9 @@ from rstinynet.suppress import overlap
 VIEWS = (1, 2, 4, 8)
 """How many views there can be: the image; its mirror image; both ways; all, also turned."""
 MOST_SCALE = 16
-"""Most by which a search enlarges an image."""
+"""Most by which a search enlarges an image, and a scene is enlarged in reading."""
+LEAST_SCALE = 0.01
+"""Least factor that an option takes: of a tile, less leaves a few pixels."""
 SAME_IOU = 0.4
 """Overlap above which boxes of one class in two views are one object: a tiny object's box moves by
 a pixel from view to view, so it lies below the suppression's."""
@@ -58,7 +60,13 @@ def parse_scales(text: str) -> tuple[float, ...]:
         raise UsageError(
             f"--scale takes a factor, or several separated by commas, not {text!r}"
         ) from error
-    return scales_of(factors)
+    found = scales_of(factors)
+    if min(found) < LEAST_SCALE:
+        raise UsageError(
+            f"--scale must be from {LEAST_SCALE} to {MOST_SCALE}, not {text!r}: less leaves "
+            "nothing of a tile to see"
+        )
+    return found
 
 
 def seen(image_HWC: Image, view: int) -> Image:
