@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from rstinynet.data.folder import open_split
 from rstinynet.data.synthetic import make_synthetic
-from rstinynet.errors import DataError
+from rstinynet.errors import DataError, UsageError
 from rstinynet.train.batches import Batches
+from rstinynet.train.ranks import Ranks
 from rstinynet.train.recipe import short
 
 
@@ -82,3 +84,28 @@ def test_an_error_in_a_worker_is_the_callers_and_ends_the_threads(folder):
     with pytest.raises(DataError, match="empty"):
         read(folder, 0, 3, workers=2)
     assert not [t for t in threading.enumerate() if t.name.startswith("batches")]
+
+
+@pytest.mark.parametrize(
+    ("batch", "imgsz", "world", "sync", "images", "few"),
+    [
+        (1, 32, 1, True, 14, True),
+        (8, 32, 1, True, 1, True),  # a batch is no larger than the set
+        (2, 32, 1, True, 14, False),
+        (1, 64, 1, True, 14, False),
+        (2, 32, 2, True, 14, False),
+        (2, 32, 2, False, 14, True),
+    ],
+)
+def test_one_value_a_channel_is_too_few_for_batch_norm(
+    folder, batch, imgsz, world, sync, images, few
+):
+    recipe = short()
+    recipe = replace(
+        recipe, batch=batch, sync_norms=sync, augment=replace(recipe.augment, imgsz=imgsz)
+    )
+    labelled = open_split(folder, "train")
+    labelled = replace(labelled, images=labelled.images[:images])
+    told = pytest.raises(UsageError, match="batch of 1 image of 32 px has one value a channel")
+    with told if few else nullcontext():
+        Batches(labelled, recipe, ranks=Ranks(world=world))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -179,6 +180,12 @@ def test_recorded_command_makes_the_same_run(licence):
     assert words[words.index("--data") + 1] == "a b"
     given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     assert overrides.with_overrides(tiny(), overrides.parse_assignments(given)) == recipe
+
+
+def test_the_recorded_command_is_text_whatever_the_data_is_called():
+    job = Job(model="m", data=Path(os.fsdecode(b"caf\xe9")), out=Path("r"), recipe=tiny())
+    assert "--data 'caf?'" in job.command()
+    job.command().encode()
 
 
 def test_unknown_recipe_is_answered_with_the_nearest():

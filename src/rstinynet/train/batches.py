@@ -24,6 +24,8 @@ from rstinynet.errors import DataError, UsageError
 from rstinynet.train.ranks import ALONE, Ranks
 from rstinynet.train.recipe import Recipe
 
+COARSEST = 32
+"""Stride of the coarsest map of every model's backbone."""
 TRIES = 100
 """Samples that are tried in place of one that cannot be read."""
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Batches:
                 f"every process needs an image of each batch: {ranks.world} processes cannot "
                 f"share a batch of {self.batch}"
             )
+        _require_two_values(recipe, self.batch if recipe.sync_norms else self.batch // ranks.world)
         self._share = ranks.share(self.batch)
         self._skips = recipe.bad_images == "skip"
         self._named: set[str] = set()
@@ -135,3 +138,13 @@ class Batches:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         cv2.setNumThreads(self._cv2_threads)
+
+
+def _require_two_values(recipe: Recipe, images: int) -> None:
+    """Batch norm needs two values a channel, also where a model's coarsest map is one pixel."""
+    if images == 1 and recipe.imgsz <= COARSEST:
+        raise UsageError(
+            f"a batch of 1 image of {recipe.imgsz} px has one value a channel at stride "
+            f"{COARSEST}, of which batch norm can learn nothing; take --batch 2 or more (and as "
+            f"many training images), or --imgsz {2 * COARSEST} or more"
+        )

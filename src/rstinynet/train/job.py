@@ -108,7 +108,10 @@ class Job:
         return replace(self, recipe=changed)
 
     def command(self) -> str:
-        """The command that makes this run; the data by its folder's name only."""
+        """The command that makes this run; the data by its folder's name only.
+
+        It is kept in JSON, so what is not UTF-8 in names of files becomes question marks.
+        """
         words = ["rstinynet", "train", "--model", self.model, "--data", self.data.name]
         if self.recipe.name in RECIPES:
             words += ["--recipe", self.recipe.name]
@@ -121,4 +124,4 @@ class Job:
             if isinstance(value, list):
                 text = ",".join(map(str, value))
             words += ["--set", f"{key}={text}"]
-        return shlex.join(words)
+        return shlex.join(words).encode(errors="replace").decode()
