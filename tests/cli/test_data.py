@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import cv2
 import numpy as np
 import pytest
 
 from rstinynet.cli import main as program
-from rstinynet.data.convert import splits_of_any
+from rstinynet.data.convert import open_any, splits_of_any
 from rstinynet.data.folder import open_split
 from rstinynet.data.synthetic import make_synthetic
 
@@ -269,6 +270,24 @@ def test_places_that_cannot_be_written_are_told_first(folder, tmp_path, verb, pl
     assert code == 2
     assert "--html" in err
     assert not out
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "dota", "voc", "csv"])
+def test_images_with_names_of_any_bytes(folder, tmp_path, kind, capsys):
+    content = json.loads((folder / "train.json").read_text())
+    odd = os.fsdecode(b"caf\xe9.png")
+    (folder / "images" / content["images"][0]["file_name"]).rename(folder / "images" / odd)
+    content["images"][0]["file_name"] = odd
+    (folder / "train.json").write_text(json.dumps(content))
+    out = tmp_path / "out"
+    code, _, err = run(capsys, "convert", folder, "--out", out, "--to", kind)
+    if kind in ("voc", "csv"):
+        assert code == 3
+        assert r"caf\udce9.png': the name is not UTF-8" in err
+    else:
+        assert code == 0
+        assert odd in {image.path.name for image in open_any(out, "train").images}
+    assert run(capsys, "split", folder, "--prefix", "3", "--out", tmp_path / "parts")[0] == 0
 
 
 def test_a_seed_below_0(folder, tmp_path, capsys):

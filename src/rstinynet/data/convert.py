@@ -92,10 +92,11 @@ def write_as(
     are written under that folder instead, as they are to lie in `out`.
 
     Raises:
-        DataError: `out` holds another set's images or classes.
+        DataError: `out` holds another set's images or classes, or the format cannot hold the set.
     """
     out = Path(out)
     labels = out if labels is None else labels
+    _require_names(labelled, kind)
     if kind == "yolo":
         return write_yolo(labelled, out, split=split, link=link, labels=labels)
     if kind == "voc":
@@ -134,6 +135,20 @@ def write_all(
             name: write_as(each, out, kind=kind, split=name, link=link, labels=staged)
             for name, each in sets.items()
         }
+
+
+def _require_names(labelled: LabelledSet, kind: Format) -> None:
+    """Files in UTF-8 cannot name every file; COCO escapes it, YOLO and DOTA name none inside."""
+    if kind in ("coco", "yolo", "dota"):
+        return
+    for image in labelled.images:
+        try:
+            image.path.name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{str(image.path)!a}: the name is not UTF-8, as {kind} needs it; rename the "
+                "image, or write coco, yolo or dota"
+            ) from None
 
 
 def _label_files(labelled: LabelledSet, out: Path, kind: Format, split: str) -> list[Path]:

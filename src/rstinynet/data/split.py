@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -131,5 +132,5 @@ def divide(
 def _part(labelled: LabelledSet, rows: list[int], name: str) -> LabelledSet:
     images = tuple(labelled.images[row] for row in rows)
     paths = "\n".join(str(Path(image.path).name) for image in images)
-    mark = fingerprint_of(f"{labelled.fingerprint} {name}\n{paths}".encode())
+    mark = fingerprint_of(os.fsencode(f"{labelled.fingerprint} {name}\n{paths}"))
     return replace(labelled, images=images, fingerprint=mark)

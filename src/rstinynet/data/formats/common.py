@@ -187,7 +187,7 @@ def fingerprint_of_files(paths: Iterable[Path]) -> str:
     """SHA-256 over the names and bytes of several label files, hex."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.name.encode() + b"\0")
+        digest.update(os.fsencode(path.name) + b"\0")
         if path.is_file():
             digest.update(path.read_bytes())
     return digest.hexdigest()
