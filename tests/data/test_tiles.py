@@ -26,12 +26,13 @@ from rstinynet.errors import DataError, UsageError
 HERE = Affine(0.5, 0, 300000, 0, -0.5, 4000000)
 
 
-def make_set(folder, pixels, boxes, *, nodata=None):
+def make_set(folder, pixels, boxes, *, nodata=None, **profile):
     bands, height, width = pixels.shape
     path = folder / "scene.tif"
     with rasterio.open(
         path, "w", driver="GTiff", width=width, height=height, count=bands,
         dtype=pixels.dtype, alpha="NO", crs=CRS.from_epsg(32632), transform=HERE, nodata=nodata,
+        **profile,
     ) as raster:  # fmt: skip
         raster.write(pixels)
     rows = [(0, box, False) for box in boxes]
@@ -47,6 +48,15 @@ def test_tiles_cover_a_side(length, tile, data):
     assert max(found) + min(tile, length) == length
     steps = np.diff(found)
     assert ((steps > 0) & (steps <= tile - overlap)).all()
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_tiles_of_few_bits_are_as_bright_as_the_scene(tmp_path, bits):
+    pixels = np.random.default_rng(2).integers(0, 2**bits, (1, 80, 80), np.uint8)
+    labelled = make_set(tmp_path, pixels, [(10, 10, 20, 20)], nbits=bits)
+    (tile,) = cut(labelled, tmp_path / "tiles", settings=TileSettings(tile=80, overlap=0)).images
+    np.testing.assert_array_equal(read_rgb(tile.path), read_rgb(labelled.images[0].path))
+    assert read_rgb(tile.path).max() == 255
 
 
 def test_every_tile_is_its_window_at_its_place(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
 
 from rstinynet.data.image import PERCENTILES, read_rgb
 from rstinynet.errors import DataError, UsageError
@@ -72,6 +74,73 @@ def test_training_and_inference_see_the_same_pixels(tmp_path: Path, dtype: type)
     same = np.isfinite(array).all(axis=2)  # pixels without data are filled in scenes
     np.testing.assert_array_equal(pixels(path)[same], read_rgb(path)[same])
     assert (Scaling().low, Scaling().high) == PERCENTILES
+
+
+def write_bits(
+    path: Path, bits: int, *, count: int = 1, colours: np.ndarray | None = None
+) -> np.ndarray:
+    """Writes a file of values of so many bits, and gives them (H, W, count)."""
+    dtype = "uint8" if bits <= 8 else "uint16"
+    values = np.random.default_rng(bits).integers(0, 2**bits, (40, 50, count)).astype(dtype)
+    kind = "PNG" if path.suffix == ".png" else "GTiff"
+    size = {"width": 50, "height": 40, "count": count, "dtype": dtype, "nbits": bits}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver=kind, **size) as file:
+            file.write(values.transpose(2, 0, 1))
+            if colours is not None:
+                file.write_colormap(1, {i: (*each, 255) for i, each in enumerate(colours.tolist())})
+    return values
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "count"),
+    [(n, b, 1) for n in ("a.png", "a.tif") for b in (1, 2, 4)] + [("a.tif", 4, 3), ("a.tif", 7, 1)],
+)
+def test_values_of_few_bits_become_all_of_black_to_white(
+    tmp_path: Path, name: str, bits: int, count: int
+) -> None:
+    values = write_bits(tmp_path / name, bits, count=count)
+    expected = np.broadcast_to(np.rint(values * (255 / (2**bits - 1))), (40, 50, 3))
+    with Scene(tmp_path / name) as scene:
+        tiles = [scene.read(Window(x, 0, 25, 40, (0, 0, 0, 0))).image for x in (0, 25)]
+        small = scene.overview(25, 20)
+    for image in (
+        pixels(tmp_path / name),
+        np.concatenate(tiles, axis=1),
+        read_rgb(tmp_path / name),
+    ):
+        np.testing.assert_array_equal(image, expected)
+    assert small.max() == 255
+    # What is said of the values as they are stored still holds.
+    fixed = pixels(
+        tmp_path / name, scaling=Scaling(kind="fixed", low=0, high=1), stretch_bytes=True
+    )
+    np.testing.assert_array_equal(fixed, np.where(expected > 0, 255, 0))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_palette_of_few_colours_is_not_spread(tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "a.tif"
+    colours = np.array([(10 * i, 40, 200 - i) for i in range(2**bits)], np.uint8)
+    values = write_bits(path, bits, colours=colours)
+    np.testing.assert_array_equal(pixels(path), colours[values[..., 0]])
+    np.testing.assert_array_equal(read_rgb(path), colours[values[..., 0]])
+
+
+def test_the_range_of_a_type_is_that_of_the_bits_used(tmp_path: Path) -> None:
+    values = write_bits(tmp_path / "a.tif", 12)
+    image = pixels(tmp_path / "a.tif", scaling=Scaling(kind="dtype"))
+    np.testing.assert_array_equal(image[..., 0], np.rint(values[..., 0] * (255 / 4095)))
+
+
+def test_complex_integers_are_refused(tmp_path: Path) -> None:
+    profile = {"driver": "GTiff", "width": 8, "height": 8, "count": 1, "dtype": "complex_int16"}
+    place = {"crs": "EPSG:32611", "transform": Affine(0.5, 0, 664000, 0, -0.5, 4e6)}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile, **place):
+        pass
+    with pytest.raises(DataError, match="pixels of type complex64 are not supported"):
+        Scene(tmp_path / "a.tif")
 
 
 def test_fixed_and_dtype_scaling() -> None:

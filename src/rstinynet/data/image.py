@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ record them, and inference scales scenes alike."""
 def read_rgb(path: Path | str) -> RgbArray:
     """The image at `path` as (H, W, 3) uint8 RGB.
 
-    Grey images are repeated to three channels and an alpha channel is dropped. Anything but
-    8 bits is stretched band by band between two percentiles of its values. An EXIF orientation
+    Grey images are repeated to three channels and an alpha channel is dropped. Values of fewer
+    bits than 8 are spread over 0 to 255; anything of more is stretched band by band between two
+    percentiles of its values. An EXIF orientation
     is not applied, since annotations count the pixels as they are stored.
 
     Raises:
@@ -81,9 +83,13 @@ def _tiff_bands(path: Path) -> npt.NDArray[np.generic] | None:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as raster:
                 table = palette(raster)
-                bands = raster.read([1, 2, 3] if raster.count >= 3 else [1])
-    except RasterioError:
+                wanted = [1, 2, 3] if raster.count >= 3 else [1]
+                bands = raster.read(wanted)
+                bits = [depths(raster)[band - 1] for band in wanted]
+    except (RasterioError, UnicodeError):  # of names too, which GDAL opens in UTF-8 only
         return None
+    if table is None and bands.dtype == np.uint8 and min(bits) < 8:
+        bands = spread(bands, bits)
     if table is not None:
         return np.asarray(table[bands[0]])
     return np.asarray(np.moveaxis(bands, 0, 2) if len(bands) == 3 else bands[0])
@@ -98,6 +104,26 @@ def palette(raster: Any) -> RgbArray | None:
         if 0 <= index < 256:
             table[index] = colour[:3]
     return table
+
+
+def depths(raster: Any) -> tuple[int, ...]:
+    """Bits that the values of each band of an open rasterio file use; 0 for other than integers.
+
+    Fewer than the type has where the file says so (GDAL's NBITS): a grey PNG of 1, 2 or 4 bits is
+    read as bytes from 0 to 1, 3 or 15. A palette's are indices, and have no such depth.
+    """
+    found = []
+    for band, dtype in enumerate(raster.dtypes, 1):
+        whole = int(dtype.rpartition("int")[2]) if dtype.startswith(("int", "uint")) else 0
+        said = raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "")
+        found.append(min(int(said), whole) if said.isdecimal() and int(said) else whole)
+    return tuple(found)
+
+
+def spread(bands: npt.NDArray[np.uint8], bits: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Bands (C, H, W), each of values of so many `bits`, spread over 0 to 255."""
+    most = np.array([2**each - 1 for each in bits], np.float32)[:, None, None]
+    return np.asarray(np.minimum(bands * (255 / most) + 0.5, 255).astype(np.uint8))
 
 
 def to_rgb8(pixels: npt.NDArray[np.generic]) -> RgbArray:

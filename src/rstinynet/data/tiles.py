@@ -24,7 +24,7 @@ from rstinynet import files
 from rstinynet.boxes import area
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.formats.common import georeference
-from rstinynet.data.image import PERCENTILES, palette
+from rstinynet.data.image import PERCENTILES, depths, palette
 from rstinynet.detections import Float32Array
 from rstinynet.errors import DataError, UsageError
 
@@ -128,7 +128,7 @@ def _cut_scene(
                         f"say {image.width} x {image.height}; correct one of them"
                     )
                 bands = list(range(1, MAX_BANDS + 1)) if scene.count >= MAX_BANDS else [1]
-                limits = None if scene.dtypes[0] == "uint8" else _limits(scene, bands)
+                limits = _limits(scene, bands)
                 return _tiles(image, scene, folder, settings, quota, bands=bands, limits=limits)
     except RasterioError as error:
         raise DataError(f"{image.path}: cannot be read: {error}; copy it again") from error
@@ -200,8 +200,13 @@ def _labels(
     )
 
 
-def _limits(scene: DatasetReader, bands: Sequence[int]) -> Float32Array:
-    """(bands, 2) values that become 0 and 255."""
+def _limits(scene: DatasetReader, bands: Sequence[int]) -> Float32Array | None:
+    """(bands, 2) values that become 0 and 255; None for 8-bit, which is left as it is."""
+    if scene.dtypes[0] == "uint8":
+        most = [2 ** depths(scene)[band - 1] - 1 for band in bands]
+        if palette(scene) is not None or min(most) == 255:
+            return None
+        return np.array([(0, each) for each in most], np.float32)
     thin = max(1.0, max(scene.width, scene.height) / SAMPLE_PX)
     shape = (max(1, round(scene.height / thin)), max(1, round(scene.width / thin)))
     found = []

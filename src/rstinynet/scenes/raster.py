@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.warp import reproject
 from rasterio.windows import Window as RasterWindow
 
-from rstinynet.data.image import palette
+from rstinynet.data.image import depths, palette
 from rstinynet.errors import DataError, UsageError
 from rstinynet.scenes import georef
 from rstinynet.scenes.windows import Window
@@ -51,6 +51,8 @@ class Source(Protocol):
     height: int
     count: int
     dtype: np.dtype[Any]
+    depths: tuple[int, ...]
+    """Bits that the values of each band use, if they are integers."""
     crs: CRS | None
     transform: Affine | None
     notes: tuple[str, ...]
@@ -98,7 +100,10 @@ class RasterSource:
         self._palette = palette(file)
         if self._palette is not None:
             self.count = 3
-        self.dtype = np.dtype(np.uint8 if self._palette is not None else file.dtypes[0])
+        self.depths = depths(file) if self._palette is None else (8, 8, 8)
+        stored = "uint8" if self._palette is not None else file.dtypes[0]
+        # numpy has no complex integers; real or not is all that matters here.
+        self.dtype = np.dtype("complex64" if stored == "complex_int16" else stored)
         self._masked = any(MaskFlags.all_valid not in flags for flags in file.mask_flag_enums)
         self.notes = self._striped()
 
@@ -228,6 +233,7 @@ class ArraySource:
         self.name = name
         self.height, self.width, self.count = self._array.shape
         self.dtype = array.dtype
+        self.depths = (8 * array.dtype.itemsize,) * self.count
         self.crs: CRS | None = None
         self.transform: Affine | None = None
         self.notes: tuple[str, ...] = ()

@@ -85,7 +85,8 @@ class Scene:
     ) -> None:
         """Open `source`; `bands` count from 1: three, or one that is repeated.
 
-        `scaling` leaves 8-bit values alone unless `stretch_bytes`. With `gsd` the scene is read at
+        `scaling` leaves 8-bit values alone unless `stretch_bytes`, and spreads those of 1 to 7
+        bits evenly. With `gsd` the scene is read at
         so many metres a pixel; with two values, only where its own are outside of them. Its own
         are `source_gsd` where it does not say them. Raises DataError where it cannot be read,
         UsageError for bands that it does not have, and for a `gsd` that would enlarge it more
@@ -207,17 +208,23 @@ class Scene:
     def _limits(
         self, scaling: Scaling, stretch_bytes: bool
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-        """Values that become 0 and 255, a band each (C,); None for 8-bit left as it is."""
+        """Values that become 0 and 255, a band each (C,); None for 8-bit left as it is.
+
+        Values of fewer bits than their type has, as the file says, are spread over 0 to 255.
+        """
         dtype, count = self.source.dtype, len(self.bands)
+        most = np.array([2.0 ** self.source.depths[band - 1] - 1 for band in self.bands])
         if dtype == np.uint8 and not stretch_bytes:
-            return None
-        if scaling.kind == "percentile":
+            if (most == 255).all():
+                return None
+            low, high = np.zeros(count), most
+        elif scaling.kind == "percentile":
             low, high = self._percentiles(scaling)
         elif scaling.kind == "fixed":
             low, high = np.full(count, scaling.low), np.full(count, scaling.high)
         elif dtype.kind in "ui":
-            span = np.iinfo(dtype)
-            low, high = np.full(count, max(span.min, 0)), np.full(count, span.max)
+            low = np.zeros(count)
+            high = most if dtype.kind == "u" else np.full(count, np.iinfo(dtype).max)
         else:
             low, high = np.zeros(count), np.ones(count)
         flat = high <= low
