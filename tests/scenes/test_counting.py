@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -354,6 +356,98 @@ def test_files_of_something_else_are_refused(
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=words):
         places.system(tmp_path / name), list(places.read(tmp_path / name))
+
+
+def feature(*, name: str = "car", score: Any = 0.5, x: float = WEST) -> dict[str, Any]:
+    ring = [[x, NORTH], [WEST + 9, NORTH], [WEST + 9, NORTH + 9], [x, NORTH]]
+    return {
+        "type": "Feature",
+        "properties": {"class_name": name, "score": score},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Non closed ring:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"score": "high"}, "object 2 has the score 'high': give it a number"),
+        ({"name": "f\u00e9rry"}, r"line \d+ is not UTF-8 \(byte 0xe9\)"),
+        ({"x": math.inf}, "object 2 lies nowhere"),
+        ({"x": 1e308}, "object 2 lies nowhere"),
+    ],
+)
+def test_features_that_cannot_be_counted_are_named(
+    tmp_path: Path, wrong: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "CHUNK", 1)
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
+    found = {"type": "FeatureCollection", "crs": crs, "features": [feature(), feature(**wrong)]}
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(found, ensure_ascii=False, indent=1), encoding="latin-1")
+    with pytest.raises(DataError, match=words) as caught:
+        list(places.read(path))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("car,high,9,50", "object 2 has the score 'high'"),
+        ("x" * 200_000, "line 3: not a row of a CSV"),
+        ("car,0.5,9,200", "object 2 lies nowhere"),
+    ],
+)
+def test_rows_that_cannot_be_counted_are_named(
+    tmp_path: Path, row: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "CHUNK", 1)
+    (tmp_path / "a.csv").write_text(f"class_name,score,lon,lat\ncar,0.5,9,50\n{row}\n")
+    with pytest.raises(DataError, match=words):
+        list(places.read(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize(
+    ("score", "geometry", "geo", "words"),
+    [
+        ([0.5, 0.5], [b"x", b"y"], {"crs": None}, "object 1 lies nowhere"),
+        ([0.5, 0.5], [1, 2], {"crs": None}, "its geometry is no WKB"),
+        (["0.5", "high"], None, {"crs": None}, "object 2 has the score 'high'"),
+        ([0.5, 0.5], None, {"crs": {"a": 1}}, "not GeoParquet that can be read"),
+        ([0.5, 0.5], None, 5, "not GeoParquet that can be read"),
+    ],
+)
+def test_geoparquet_that_cannot_be_counted_says_why(
+    tmp_path: Path, score: list[Any], geometry: list[Any] | None, geo: Any, words: str
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    wkb = [shapely.to_wkb(box(0, 0, 1, 1))] * 2
+    table = pyarrow.table(
+        {"class_name": ["car", "car"], "score": score, "geometry": geometry or wkb}
+    )
+    metadata = {b"geo": json.dumps({"columns": {"geometry": geo}}).encode()}
+    path = tmp_path / "a.parquet"
+    parquet.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(DataError, match=words):
+        places.system(path), list(places.read(path))
+
+
+def test_damaged_geoparquet_and_folders_are_refused(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    wkb = [shapely.to_wkb(box(0, 0, 1, 1))] * 2000
+    table = pyarrow.table({"class_name": ["car"] * 2000, "score": [0.5] * 2000, "geometry": wkb})
+    metadata = {b"geo": json.dumps({"columns": {"geometry": {"crs": None}}}).encode()}
+    path = tmp_path / "a.parquet"
+    parquet.write_table(table.replace_schema_metadata(metadata), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20] + b"\xff" * 200 + whole[220:])
+    with pytest.raises(DataError, match=r"a\.parquet: damaged"):
+        list(places.read(path))
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(DataError, match=r"a\.csv: is a folder"):
+        list(places.read(tmp_path / "a.csv"))
 
 
 def test_a_file_of_no_known_kind_or_none_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ import pyogrio.raw
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
+from pyproj.exceptions import CRSError
 
+from rstinynet.data.formats.common import utf8_fault
 from rstinynet.errors import DataError, UsageError
 from rstinynet.scenes import georef
 from rstinynet.scenes.vector_files import LAYER, pyarrow_parquet
@@ -79,12 +81,12 @@ def read(path: Path) -> Iterator[Places]:
         yield from _read_ogr(path)
 
 
-def _checked(path: Path, places: Places, *, degrees: bool) -> Places:
-    """The objects; DataError where one has no class or no place."""
+def _checked(path: Path, places: Places, *, first: int, degrees: bool) -> Places:
+    """The objects, of the file's from number `first` on; DataError for no class or no place."""
     nameless = np.array([not isinstance(name, str) or not name for name in places.names], bool)
     if nameless.any():
         raise DataError(
-            f"{path}: object {int(nameless.argmax()) + 1} has no class_name: name its class"
+            f"{path}: object {int(nameless.argmax()) + first} has no class_name: name its class"
         )
     lost = ~np.isfinite(places.xy).all(axis=1)
     if degrees:
@@ -93,8 +95,8 @@ def _checked(path: Path, places: Places, *, degrees: bool) -> Places:
     if lost.any():
         at = int(lost.argmax())
         raise DataError(
-            f"{path}: object {at + 1} lies nowhere, at {places.xy[at].tolist()}: give it a place, "
-            "or remove it"
+            f"{path}: object {at + first} lies nowhere, at {places.xy[at].tolist()}: give it a "
+            "place, or remove it"
         )
     return places
 
@@ -102,11 +104,13 @@ def _checked(path: Path, places: Places, *, degrees: bool) -> Places:
 def middles(shapes: npt.NDArray[np.object_], *, degrees: bool) -> Floats:
     """(N, 2) middles of boxes; of one cut at the 180th meridian that of the whole."""
     points = np.full((len(shapes), 2), np.nan)
-    there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
-    points[there] = shapely.get_coordinates(shapely.centroid(shapes[there]))
-    if degrees and len(shapes):
-        bounds = shapely.bounds(shapes)
-        for at in np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180):
+    bounds = shapely.bounds(shapes) if len(shapes) else np.zeros((0, 4))
+    there = np.isfinite(bounds).all(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # of boxes as wide as numbers go
+        points[there] = shapely.get_coordinates(shapely.centroid(shapes[there]))
+        wide = there & (bounds[:, 2] - bounds[:, 0] > 180)
+    if degrees:
+        for at in np.flatnonzero(wide):
             whole = shapely.transform(
                 shapes[at], lambda c: np.stack([c[:, 0] % 360, c[:, 1]], axis=1)
             )
@@ -127,49 +131,92 @@ def _read_ogr(path: Path) -> Iterator[Places]:
         if not len(geometry):
             return
         degrees = meta["crs"] is not None and CRS.from_user_input(meta["crs"]).is_geographic
-        xy = middles(shapely.from_wkb(geometry), degrees=degrees)
-        places = Places(xy, values["class_name"], values["score"].astype(np.float64))
-        yield _checked(path, places, degrees=degrees)
+        xy = middles(_shapes(path, geometry), degrees=degrees)
+        scores = _scores(path, values["score"], first=start + 1)
+        places = Places(xy, values["class_name"], scores)
+        yield _checked(path, places, first=start + 1, degrees=degrees)
         start += len(geometry)
 
 
+def _shapes(path: Path, wkb: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    """The outlines; None, which lies nowhere, for what is no outline."""
+    try:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(shapely.from_wkb(wkb, on_invalid="ignore"), object)
+    except TypeError as error:
+        raise DataError(f"{path}: its geometry is no WKB: {error}") from error
+
+
+def _scores(path: Path, values: npt.NDArray[Any], *, first: int) -> Floats:
+    """As numbers, NaN where there is none; DataError, with the object's number, for a text."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        pass
+    for at, value in enumerate(values.tolist()):
+        try:
+            float("nan" if value is None else value)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{path}: object {first + at} has the score {value!r}: give it a number, or none"
+            ) from None
+    raise DataError(f"{path}: the column score holds no numbers")
+
+
 def _read_parquet(path: Path) -> Iterator[Places]:
+    import pyarrow
+
     crs = _parquet_crs(path)
-    file = pyarrow_parquet().ParquetFile(path)
-    _require(path, file.schema_arrow.names)
-    for batch in file.iter_batches(CHUNK, columns=[*_NEEDED, "geometry"]):
-        shapes = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
-        degrees = crs is not None and crs.is_geographic
-        places = Places(
-            middles(shapes, degrees=degrees),
-            np.array(batch["class_name"].to_pylist(), dtype=object),
-            batch["score"].to_numpy(zero_copy_only=False).astype(np.float64),
-        )
-        yield _checked(path, places, degrees=degrees)
+    degrees, first = crs is not None and crs.is_geographic, 1
+    try:
+        file = pyarrow_parquet().ParquetFile(path)
+        _require(path, file.schema_arrow.names)
+        for batch in file.iter_batches(CHUNK, columns=[*_NEEDED, "geometry"]):
+            shapes = _shapes(path, batch["geometry"].to_numpy(zero_copy_only=False))
+            places = Places(
+                middles(shapes, degrees=degrees),
+                np.array(batch["class_name"].to_pylist(), dtype=object),
+                _scores(path, batch["score"].to_numpy(zero_copy_only=False), first=first),
+            )
+            yield _checked(path, places, first=first, degrees=degrees)
+            first += len(places)
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        raise DataError(
+            f"{path}: damaged from object {first} on, or without geometry: {error}"
+        ) from error
 
 
 def _read_csv(path: Path) -> Iterator[Places]:
+    first = 1
     try:
         # Spreadsheets put a mark before the first column's name.
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
             _require(path, table.fieldnames or [])
             while rows := list(islice(table, CHUNK)):
-                yield _checked(path, _of_rows(path, rows), degrees=True)
+                yield _checked(path, _of_rows(path, rows, first), first=first, degrees=True)
+                first += len(rows)
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {table.reader.line_num}: not a row of a CSV: {error}"
+        ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: a table must be text in UTF-8: {error}") from error
+        raise DataError(
+            f"{path}: a table must be text in UTF-8: {utf8_fault(path, error)}"
+        ) from error
 
 
-def _of_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> Places:
+def _of_rows(path: Path, rows: Sequence[Mapping[str, str]], first: int) -> Places:
     try:
         xy = np.array([(row["lon"], row["lat"]) for row in rows], np.float64)
-        scores = np.array([row["score"] for row in rows], np.float64)
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(
             f"{path}: a CSV is counted by its columns lon and lat, which it lacks or has "
             f"as text ({error}): use the GeoPackage"
         ) from error
-    return Places(xy, np.array([row["class_name"] for row in rows], object), scores)
+    scores = np.array([row["score"] for row in rows], object)
+    names = np.array([row["class_name"] for row in rows], object)
+    return Places(xy, names, _scores(path, scores, first=first))
 
 
 def _parquet_crs(path: Path) -> CRS | None:
@@ -181,11 +228,13 @@ def _parquet_crs(path: Path) -> CRS | None:
     try:
         metadata = parquet.read_metadata(path).metadata or {}
         geometry = json.loads(metadata[b"geo"])["columns"]["geometry"]
-    except (pyarrow.ArrowInvalid, KeyError, ValueError) as error:
+        # GeoParquet: without the key it is longitude and latitude, null is unknown.
+        crs = geometry.get("crs", "OGC:CRS84")
+        return None if crs is None else CRS.from_user_input(crs)
+    except (
+        pyarrow.ArrowException, OSError, AttributeError, KeyError, TypeError, ValueError, CRSError
+    ) as error:  # fmt: skip
         raise DataError(f"{path}: not GeoParquet that can be read: {error}") from error
-    # GeoParquet: without the key it is longitude and latitude, null is unknown.
-    crs = geometry.get("crs", "OGC:CRS84")
-    return None if crs is None else CRS.from_user_input(crs)
 
 
 def _layer(path: Path) -> str | int:
@@ -195,6 +244,8 @@ def _layer(path: Path) -> str | int:
 def _check(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path}: there is no such file; check the path")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give a file of objects")
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"{path}: objects are counted from files that end with {', '.join(SUFFIXES)}"
@@ -211,7 +262,7 @@ def _require(path: Path, have: Sequence[str]) -> None:
 
 
 class _reading:  # noqa: N801
-    """Turns OGR's errors into DataError."""
+    """Turns errors of reading by OGR into DataError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -220,7 +271,10 @@ class _reading:  # noqa: N801
         """Nothing to prepare."""
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, DataSourceError | DataLayerError):
+        if isinstance(error, DataSourceError | DataLayerError | UnicodeDecodeError):
+            why = str(error)
+            if isinstance(error, UnicodeDecodeError):
+                why = utf8_fault(self._path, error)
             raise DataError(
-                f"{self._path}: not a file of detections that can be read: {error}"
+                f"{self._path}: not a file of detections that can be read: {why}"
             ) from error
