@@ -299,7 +299,7 @@ def test_what_only_a_model_takes_is_refused_beside_a_results_file(option, value,
     found = results_file(tmp_path / "dets.json", [(*entry, 0.5) for entry in TRUTH])
     error = run("--data", data, "--predictions", found, option, value, "--gsd", 1).exception
     assert isinstance(error, UsageError)
-    assert f"and {option} is about a model's search" in str(error)
+    assert f"leave out {option} (how a model" in str(error)
     both = run("--data", data, "--predictions", found, "--max-det", 5, option, value, "--iou", 0.6)
     assert option in str(both.exception)
     assert "--iou" in str(both.exception)

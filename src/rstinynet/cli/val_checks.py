@@ -44,8 +44,8 @@ def check_subject(context: typer.Context, model: str | None, predictions: Path |
     ]
     if given:
         raise UsageError(
-            f"a results file is scored as it is, and {', '.join(given)} is about a model's search: "
-            "leave it out, or give --model in place of --predictions"
+            f"a results file is scored as it is: leave out {', '.join(given)} (how a model "
+            "searches), or give --model in place of --predictions"
         )
 
 
