@@ -236,3 +236,17 @@ def test_demo_names_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[
     path = tmp_path / "demo" / "vegas_pan_detections.gpkg"
     assert pyogrio.read_info(path, layer="detections")["crs"] == "EPSG:4326"
     assert "rstinynet predict YOUR_SCENE.tif" in shown
+
+
+def test_a_scene_without_any_data_is_noted_in_the_summary(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with rasterio.open(folder / "a.tif", "r+") as file:
+        file.nodata = 7
+        file.write(np.full((3, 100, 120), 7, np.uint8))
+    arguments = ["--out", str(tmp_path / "out"), "--format", "csv", "--json"]
+    assert run(["predict", str(folder / "a.tif"), *arguments]) == 0
+    shown = capsys.readouterr()
+    assert "no pixel is valid" in shown.err
+    (record,) = json.loads(shown.out)["sources"]
+    assert any("no pixel is valid" in note for note in record["notes"])

@@ -92,6 +92,21 @@ def test_classes_are_filtered_by_name(detector: Detector, paint: Callable[..., n
         detector.predict(image, classes=["shop"])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_scene_without_any_data_is_told_apart_from_an_empty_one(
+    detector: Detector, write_tiff: Callable[..., Path], tmp_path: Path, dtype: type
+) -> None:
+    image = np.full((300, 300, 3), 0 if dtype is np.uint8 else np.nan, dtype)
+    nodata = 0 if dtype is np.uint8 else None
+    result = detector.predict(write_tiff(tmp_path / "a.tif", image, nodata=nodata))
+    assert len(result) == 0
+    assert "no pixel is valid" in " ".join(result.notes)
+    image[290, 290] = 40  # the last tile has one pixel
+    result = detector.predict(write_tiff(tmp_path / "b.tif", image, nodata=nodata))
+    assert len(result) == 0
+    assert result.notes == ()
+
+
 def test_empty_tiles_are_skipped_and_boxes_on_nodata_dropped(
     detector: Detector,
     paint: Callable[..., np.ndarray],

@@ -7,7 +7,7 @@ at another resolution than its own; positions go back to its pixels exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -150,6 +150,10 @@ class Scene:
         if valid is not None:
             _fill_missing(image, valid, self._fill)
         return Tile(image, valid)
+
+    def blank(self, windows: Iterable[Window]) -> bool:
+        """Whether none of the windows has any data; they are read until one has."""
+        return all(self.read(window).empty for window in windows)
 
     def overview(self, width: int, height: int) -> UInt8Image:
         """The whole scene at this size, as 8-bit RGB."""

@@ -52,6 +52,11 @@ __all__ = [
 
 MOSTLY = 0.5
 """A box with less than this share of valid pixels is dropped."""
+BLANK = (
+    "no pixel is valid (all nodata, masked or NaN), so nothing could be found; if there should be "
+    "data, check the nodata value by `gdalinfo`"
+)
+"""Note on a scene without any data."""
 
 Progress = Callable[[int, int], None]
 
@@ -114,6 +119,7 @@ def predict(
             ledger.start(search.key(), search.total)
         with rasterio.Env(GDAL_CACHEMAX=planned.cache):
             found = search.run(planned, ledger, progress or _silent, engine)
+            blank = not len(found) and scene.blank(search.windows())
         return Result(
             found=found,
             class_names=detector.names,
@@ -123,7 +129,11 @@ def predict(
             crs=scene.source.crs,
             transform=scene.source.transform,
             source_gsd=options.source_gsd,
-            notes=(*scene.source.notes, *memory.exceeded(options.memory_limit)),
+            notes=(
+                *scene.source.notes,
+                *([BLANK] if blank else []),
+                *memory.exceeded(options.memory_limit),
+            ),
             open_scene=opener(detector, source, options),
         )
 
