@@ -60,11 +60,11 @@ def runtime_options(
 ) -> RuntimeOptions:
     """The options as the runtimes take them; UsageError for values without sense."""
     from rstinynet.errors import UsageError
-    from rstinynet.runtime.backend import RuntimeOptions, as_precision
+    from rstinynet.runtime.backend import RuntimeOptions, as_precision, check_threads
 
-    for name, value in (("--threads", threads), ("--batch", batch)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} must be at least 1, not {value}")
+    check_threads(threads, name="--threads")
+    if batch is not None and batch < 1:
+        raise UsageError(f"--batch must be at least 1, not {batch}")
     chosen = listed(providers)
     return RuntimeOptions(
         threads=threads,

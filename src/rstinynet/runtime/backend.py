@@ -6,6 +6,7 @@ Shape legend: B images, H and W pixels, A anchors, C classes, K objects.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +75,22 @@ class RuntimeOptions:
 
     def __post_init__(self) -> None:
         as_precision(self.precision)
-        for name, value in (("threads", self.threads), ("batch", self.batch)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
+        check_threads(self.threads)
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"batch must be at least 1, not {self.batch}")
+
+
+def check_threads(threads: int | None, *, name: str = "threads") -> None:
+    """UsageError, which calls them `name`, for no threads, or more than are of any use here.
+
+    Runtimes end the process, or hang, where the system cannot give as many as they are told.
+    """
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if threads is not None and not 1 <= threads <= most:
+        raise UsageError(
+            f"{name} must be at least 1 and on this machine at most {most}, not {threads}; as many "
+            "as there are processors are mostly the fastest"
+        )
 
 
 def as_precision(text: str, *, name: str = "precision") -> Precision:

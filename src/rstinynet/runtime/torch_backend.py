@@ -100,8 +100,10 @@ def torch_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UsageError(
             f"device {name!r} is not available to torch here; use 'cpu' or leave it out"
         ) from error
+    if device.type == "meta":
+        raise UsageError(f"device {name!r} computes nothing; use 'cpu' or leave it out")
     return device

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rstinynet.errors import UsageError
 from rstinynet.model.metadata import MOST_SIDE
-from rstinynet.runtime.backend import Precision
+from rstinynet.runtime.backend import Precision, check_threads
 
 
 class Runtime(NamedTuple):
@@ -75,9 +75,10 @@ class SpeedSettings:
         unknown = [name for name in self.runtimes if name not in RUNTIMES]
         if unknown:
             raise UsageError(f"there is no runtime {unknown[0]!r}; there are {', '.join(RUNTIMES)}")
-        for name, values in (("batch", self.batch), ("threads", self.threads)):
-            if any(value < 1 for value in values):
-                raise UsageError(f"--{name} must be 1 or more, not {min(values)}")
+        if any(value < 1 for value in self.batch):
+            raise UsageError(f"--batch must be 1 or more, not {min(self.batch)}")
+        for threads in self.threads:
+            check_threads(threads, name="--threads")
         for side in self.imgsz:
             if side % 32 or not 32 <= side <= MOST_SIDE:
                 raise UsageError(
