@@ -160,6 +160,7 @@ def test_other_settings_or_data_are_refused_and_more_rows_are_not(plan, tmp_path
         ({"seeds": ()}, "--seeds"),
         ({"seeds": (1, 1)}, "different"),
         ({"seeds": (-1,)}, "0 or more"),
+        ({"seeds": (0, 2**64)}, r"less than 2\*\*64"),
     ],
 )
 def test_plans_that_make_no_sense_are_refused(plan, change, message):

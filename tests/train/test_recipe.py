@@ -191,3 +191,10 @@ def test_the_recorded_command_is_text_whatever_the_data_is_called():
 def test_unknown_recipe_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'short'"):
         overrides.named_recipe("shrot")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 10**30])
+def test_a_seed_that_torch_cannot_take_is_refused(seed):
+    with pytest.raises(UsageError, match=rf"seed.*less than 2\*\*64.*{seed}"):
+        replace(tiny(), seed=seed)
+    assert replace(tiny(), seed=2**64 - 1).seed == 2**64 - 1

@@ -102,9 +102,11 @@ class Plan:
         if unknown or not self.rows:
             given = ", ".join(unknown) or "nothing"
             raise UsageError(f"--rows takes names among {', '.join(known)}; it has {given}")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+        sensible = all(0 <= seed < 2**64 for seed in self.seeds)
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or not sensible:
             raise UsageError(
-                f"--seeds must be different whole numbers of 0 or more, not {list(self.seeds)}"
+                "--seeds must be different whole numbers of 0 or more, less than 2**64, not "
+                f"{list(self.seeds)}"
             )
 
     @property

@@ -142,7 +142,7 @@ class Recipe:
         rules: list[tuple[str, bool, str]] = [
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch", self.batch >= 1, "at least 1"),
-            ("seed", self.seed >= 0, "0 or more"),
+            ("seed", 0 <= self.seed < 2**64, "0 or more, and less than 2**64"),
             ("optimizer", self.optimizer in ("sgd", "adamw"), "sgd or adamw"),
             ("schedule", self.schedule in ("linear", "cosine"), "linear or cosine"),
             ("lr0", self.lr0 > 0, "positive"),
