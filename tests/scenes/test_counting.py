@@ -20,7 +20,7 @@ from pyproj import CRS, Transformer
 
 from rstinynet.detections import Detections
 from rstinynet.errors import DataError, UsageError
-from rstinynet.scenes import density, places, survey, writers
+from rstinynet.scenes import density, georef, places, survey, writers
 from rstinynet.scenes.counting import Counting, CountOptions
 from rstinynet.scenes.density import Grid, Hexagons
 from rstinynet.scenes.features import Header
@@ -136,6 +136,81 @@ def test_zones_that_cannot_be_used_say_why(tmp_path: Path) -> None:
         located.write(tmp_path / "out.dxf")
     with pytest.raises(UsageError, match="is the file of zones itself"):
         located.write(tmp_path / "q.gpkg")
+
+
+@pytest.mark.parametrize("corner", [math.nan, math.inf])
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_zones_with_corners_that_are_no_numbers_are_named(
+    tmp_path: Path, corner: float, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".gpkg":
+        with np.errstate(invalid="ignore"):
+            odd = shapely.Polygon([(0, 0), (corner, 0), (1, 1), (0, 0)])
+        write_zones(path, [shapely.box(0, 0, 1, 1), odd], crs="EPSG:4326")
+    else:  # OGR reads these, but does not write them
+        ring = [[0, 0], [corner, 0], [1, 1], [0, 0]]
+        shape = {"type": "Polygon", "coordinates": [ring]}
+        whole = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
+        features = [{"type": "Feature", "properties": {}, "geometry": g} for g in (whole, shape)]
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with pytest.raises(DataError, match=rf"a{suffix}: zone 2 has a corner that is no number"):
+        Zones(path)
+
+
+def test_files_of_zones_that_are_damaged_or_none_are_named(tmp_path: Path) -> None:
+    good = write_zones(tmp_path / "a.geojson", [shapely.box(0, 0, 1, 1)], crs="EPSG:4326")
+    latin = tmp_path / "latin.geojson"
+    latin.write_bytes(good.read_bytes().replace(b"zone 0", b"z\xf6ne 0"))
+    with pytest.raises(DataError, match=r"latin\.geojson: .* not UTF-8 .*: save it as UTF-8"):
+        Zones(latin)
+    absurd = write_zones(tmp_path / "b.gpkg", [shapely.box(0, 0, 1e13, 1e13)])
+    with pytest.raises(DataError, match=r"b\.gpkg: zones lie outside of their coordinate system"):
+        Zones(absurd)
+    (tmp_path / "folder.gpkg").mkdir()
+    with pytest.raises(DataError, match=r"folder\.gpkg: zones cannot be read"):
+        Zones(tmp_path / "folder.gpkg")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    with pytest.raises(DataError, match=r"a\.parquet: .*; give \.gpkg, \.fgb or \.geojson"):
+        Zones(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("zones_from", [0, -180])
+@pytest.mark.parametrize("objects_from", [0, -180])
+def test_longitudes_meet_whatever_turn_they_count_by(
+    tmp_path: Path, zones_from: int, objects_from: int
+) -> None:
+    def lon(degrees: float, lowest: int) -> float:
+        return (degrees - lowest) % 360 + lowest
+
+    wests = [lon(degrees, zones_from) for degrees in (-110, 10)]
+    shapes = [shapely.box(west, 40, west + 5, 45) for west in wests]
+    world = shapely.box(zones_from, -90, zones_from + 360, 90)
+    path = write_zones(tmp_path / "a.gpkg", [*shapes, world], crs="EPSG:4326")
+    zones = Zones(path)
+    xy = np.array([(lon(x, objects_from), 42.0) for x in (-109, -108, 11, 100, 180)])
+    zones.add(Places(xy, np.array(["ship"] * 5, object), np.ones(5)), georef.WGS84)
+    assert zones.counts()["ship"].tolist() == [2, 1, 5]
+    assert zones.outside == 0
+
+
+def test_zones_in_a_sites_own_system_have_no_known_area(tmp_path: Path) -> None:
+    site = 'LOCAL_CS["site",UNIT["metre",1]]'
+    zones = Zones(write_zones(tmp_path / "a.gpkg", [shapely.box(0, 0, 10, 10)], crs=site))
+    one = Places(np.array([[5.0, 5.0]]), np.array(["ship"], object), np.ones(1))
+    zones.add(one, zones.crs)
+    zones.write(tmp_path / "out.gpkg")
+    _, _, columns = read(tmp_path / "out.gpkg")
+    assert columns["n_total"].tolist() == [1]
+    assert np.isnan(columns["km2"]).all()
+
+
+def test_metres_are_not_turned(tmp_path: Path) -> None:
+    zones = Zones(write_zones(tmp_path / "a.gpkg", [box(0, 0, 100, 100)]))
+    middle = np.array([[WEST + 50.0, NORTH - 950.0], [WEST - 310.0, NORTH - 950.0]])
+    zones.add(Places(middle, np.array(["ship"] * 2, object), np.ones(2)), UTM)
+    assert zones.counts()["ship"].tolist() == [1]
+    assert zones.outside == 1
 
 
 def test_pixels_are_counted_in_zones_of_pixels(tmp_path: Path) -> None:

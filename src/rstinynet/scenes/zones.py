@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyogrio.raw
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Geod
+from pyproj.exceptions import ProjError
 
 from rstinynet.errors import DataError, UsageError
 from rstinynet.files import replacing
@@ -24,6 +26,7 @@ _DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
 _PARTS = 64
 """Pieces that the extent of a zone is divided into for its area on the ellipsoid."""
 
+Indices = npt.NDArray[np.int64]
 Counts = dict[str, npt.NDArray[np.int64]]
 
 
@@ -41,18 +44,48 @@ class Zones:
         try:
             self._meta, _, geometry, self._fields = pyogrio.raw.read(path, layer=0)
         except (DataSourceError, DataLayerError) as error:
-            raise DataError(f"{path}: zones cannot be read: {error}") from error
+            hint = "; give .gpkg, .fgb or .geojson" if path.suffix.lower() == ".parquet" else ""
+            raise DataError(f"{path}: zones cannot be read: {error}{hint}") from error
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: zones cannot be read, since a text in it is not UTF-8 ({error}): save it "
+                "as UTF-8"
+            ) from error
         if geometry is None:
             raise DataError(f"{path}: zones must be polygons, and this file is a table without any")
         self._wkb = geometry
-        self.shapes = shapely.from_wkb(geometry)
+        try:
+            with np.errstate(invalid="ignore"):  # of corners that are no numbers, refused below
+                self.shapes = shapely.from_wkb(geometry)
+        except shapely.errors.GEOSException as error:
+            raise DataError(f"{path}: zones cannot be read: {error}") from error
         kinds = set(shapely.get_type_id(self.shapes[~shapely.is_missing(self.shapes)]).tolist())
         if not kinds or kinds - {3, 6}:
             raise DataError(f"{path}: zones must be polygons, which this file has not")
+        bent = [i for i, shape in enumerate(self.shapes, 1) if not _is_finite(shape)]
+        if bent:
+            raise DataError(
+                f"{path}: zone {bent[0]} has a corner that is no number or infinite; correct or "
+                "remove it"
+            )
         crs = self._meta["crs"]
-        self.crs = None if crs is None else CRS.from_user_input(crs)
+        try:
+            self.crs = None if crs is None else CRS.from_user_input(crs)
+        except ProjError as error:
+            raise DataError(f"{path}: its coordinate system is not known: {error}") from error
+        try:
+            self._area = areas_km2(self.shapes, self.crs)
+        except ProjError as error:
+            assert self.crs is not None
+            raise DataError(
+                f"{path}: zones lie outside of their coordinate system {self.crs.name}, which may "
+                f"be the wrong one: assign the right one with `ogr2ogr -a_srs EPSG:...` ({error})"
+            ) from error
         valid = shapely.make_valid(self.shapes)
         self._tree = shapely.STRtree(valid)
+        west, _, east, _ = shapely.total_bounds(self.shapes)
+        self._span = (west, east)
+        self._turn = _turn(self.crs)
         self._counts: Counts = {}
         self.outside = 0
         """Objects in no zone."""
@@ -80,12 +113,29 @@ class Zones:
         xy = places.xy
         if crs is not None and self.crs is not None and crs != self.crs:
             xy = georef.to_crs(xy, crs, self.crs)
-        point, zone = self._tree.query(shapely.points(xy), predicate="intersects")
+        point, zone = self._around(xy)
         for name in dict.fromkeys(places.names.tolist()):
             inside = zone[places.names[point] == name]
             counts = np.bincount(inside, minlength=len(self))
             self._counts[name] = self._counts.get(name, np.zeros(len(self), np.int64)) + counts
         self.outside += len(places) - len(np.unique(point))
+
+    def _around(self, xy: npt.NDArray[np.float64]) -> tuple[Indices, Indices]:
+        """Pairs of a point and a zone that it lies in; of degrees whatever turn either counts by.
+
+        Longitudes go from -180 to 180 in some files, from 0 to 360 in others.
+        """
+        low, high = self._span
+        pairs = []
+        for turn in (0.0, -self._turn, self._turn) if self._turn else (0.0,):
+            x = xy[:, 0] + turn
+            near = np.flatnonzero((x >= low) & (x <= high))
+            points = shapely.points(x[near], xy[near, 1])
+            point, zone = self._tree.query(points, predicate="intersects")
+            pairs.append(np.stack([near[point], zone]))
+        # A point on the edge of a zone around the globe is found twice in it.
+        point, zone = np.unique(np.concatenate(pairs, axis=1), axis=1)
+        return point, zone
 
     def counts(self, classes: Sequence[str] = ()) -> Counts:
         """(Z,) objects by class: those of `classes` first, then what else was seen, by name."""
@@ -98,9 +148,8 @@ class Zones:
         if path.suffix.lower() not in _DRIVERS:
             raise UsageError(f"{path} must end with one of {', '.join(_DRIVERS)}")
         self.refuse(path)
-        area = areas_km2(self.shapes, self.crs)
         own = self._meta["fields"].tolist()
-        made = columns(self.counts(classes), area, taken=own)
+        made = columns(self.counts(classes), self._area, taken=own)
         with replacing(path) as beside:
             pyogrio.raw.write(
                 str(beside),
@@ -140,8 +189,11 @@ def columns(
 
 
 def areas_km2(shapes: npt.NDArray[np.object_], crs: CRS | None) -> npt.NDArray[np.float64]:
-    """(Z,) areas on the WGS 84 ellipsoid, square kilometres; NaN without a CRS."""
-    if crs is None:
+    """(Z,) areas on the WGS 84 ellipsoid, square kilometres; NaN where no CRS leads there.
+
+    Raises pyproj's ProjError for shapes outside of their CRS.
+    """
+    if crs is None or not georef.leads(crs, georef.WGS84):
         return np.full(len(shapes), np.nan)
     geod = Geod(ellps="WGS84")
     found = []
@@ -156,6 +208,18 @@ def areas_km2(shapes: npt.NDArray[np.object_], crs: CRS | None) -> npt.NDArray[n
         polygons = shapely.get_parts(lonlat)
         found.append(sum(_area(geod, polygon) for polygon in polygons) / 1e6)
     return np.array(found, np.float64)
+
+
+def _turn(crs: CRS | None) -> float:
+    """What once around the globe is in the longitudes of `crs`, 360 mostly; 0 where it has none."""
+    if crs is None or not crs.is_geographic or not crs.axis_info:
+        return 0.0
+    return round(math.tau / crs.axis_info[0].unit_conversion_factor, 6)
+
+
+def _is_finite(shape: Any) -> bool:
+    """Whether every corner is a number; true of a zone without any."""
+    return bool(np.isfinite(shapely.get_coordinates(shape)).all())
 
 
 def _area(geod: Geod, polygon: Any) -> float:
