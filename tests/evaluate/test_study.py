@@ -208,7 +208,7 @@ def test_scales_and_scenes_are_read_from_image_records(tmp_path):
         with pytest.raises(DataError, match=f"image 4: 'gsd_m' .* not {wrong!r}"):
             scales(path, [4], default=None)
     path.write_text(json.dumps({"images": [{"id": 4, "gsd_m": 10**400}]}))
-    with pytest.raises(DataError, match="image 4: 'gsd_m' .* not 1000"):
+    with pytest.raises(DataError, match=r"image 4: 'gsd_m' .* not 1000"):
         scales(path, [4], default=None)
 
 
