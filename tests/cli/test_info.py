@@ -9,7 +9,7 @@ import pytest
 
 from rstinynet.cli.main import run
 from rstinynet.model.presets import NAMES, build
-from rstinynet.model.weights import WeightsMetadata, save_weights
+from rstinynet.model.weights import WeightsMetadata, read_metadata, save_weights
 
 
 def info(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
@@ -103,3 +103,14 @@ def test_another_class_count_than_the_files_is_refused(
 ) -> None:
     assert run(["info", str(weights), "--classes", "8"]) == 2
     assert "has 2 classes, not 8" in capsys.readouterr().err
+
+
+def test_the_table_says_at_which_size_operations_are_counted(
+    capsys: pytest.CaptureFixture[str], weights: Path
+) -> None:
+    assert run(["info", str(weights), "--imgsz", "320"]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    rows = dict(line for line in lines if len(line) == 2)
+    counted = info(capsys, str(weights), "--imgsz", "320")
+    assert rows["gflops"].split() == ["at", "320", "px", str(counted["gflops"])]
+    assert rows["imgsz"].strip() == str(read_metadata(weights).imgsz) != "320"

@@ -123,6 +123,8 @@ def _family(name: str) -> str:
 def _print_description(described: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = {key: value for key, value in described.items() if key != "metadata"}
+    # The weights' own image size is another than that at which operations are counted.
+    rows[f"gflops at {rows.pop('imgsz')} px"] = rows.pop("gflops")
     rows |= described.get("metadata", {})
     for key, value in rows.items():
         table.add_row(key, _readable(value))
