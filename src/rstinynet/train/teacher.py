@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rstinynet.errors import WeightsError
 from rstinynet.loss.distill import Soft
-from rstinynet.model.decode import REG_MAX, split
+from rstinynet.model.decode import split
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import find_weights, load_weights
 
@@ -66,17 +66,13 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Soft:
         """What it says of (B, 3, H, W) in [0, 1]; scores are the mean over its mirrored views."""
-        scores: Tensor | None = None
-        for axes in self._views:
-            maps = self._model(images.flip(axes) if axes else images).main
-            chosen = [maps[level].float() for level in self._levels]
-            back = [level.flip(axes) if axes else level for level in chosen]
-            sides_BA64, logits_BAC = split(back)
-            own = logits_BAC[..., self._classes].sigmoid()
-            # Sides are of the view as it is: those of a mirrored one are other sides.
-            if scores is None:
-                scores, sides = own, sides_BA64
-            else:
-                scores = scores + own
-        assert scores is not None
-        return Soft(self.strides, scores / len(self._views), sides[..., : 4 * REG_MAX])
+        maps = [self._maps(images.flip(axes), axes) for axes in self._views]
+        # Sides are of the image as it is: those of a mirrored one are other sides.
+        sides_BA64 = split(maps[0])[0]
+        scores = [split(view)[1][..., self._classes].sigmoid() for view in maps]
+        return Soft(self.strides, torch.stack(scores).mean(0), sides_BA64)
+
+    def _maps(self, images: Tensor, axes: tuple[int, ...]) -> list[Tensor]:
+        """The shared levels' maps of images mirrored along `axes`, mirrored back."""
+        maps = self._model(images).main
+        return [maps[level].float().flip(axes) for level in self._levels]
