@@ -235,6 +235,31 @@ def test_no_scene_done_leaves_no_merged_file(
     assert not merged.exists()
 
 
+@pytest.mark.parametrize(
+    "by", [["--grid", "30"], ["--h3", "9"], ["--zones", "zones.geojson"], ["--merged", "m.geojson"]]
+)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("none.tif", "there is no such file"), ("empty", "has no images"), ("bad.tif", "not an image")],
+)
+def test_scenes_of_which_none_can_be_opened_fail_for_their_own_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: list[str], name: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("bad.tif").write_bytes(b"II*\0 no image")
+    Path("zones.geojson").write_text(
+        '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {},'
+        '"geometry": {"type": "Polygon", "coordinates": [[[9, 50], [9.1, 50], [9, 50.1], [9, 50]]]}'
+        "}]}"
+    )
+    assert run(["predict", name, "--out", "out", *by]) == 3
+    (error,) = json.loads(Path("out/errors.json").read_text())["errors"]
+    assert (error["source"], error["kind"]) == (name, "DataError")
+    assert words in error["error"]
+    assert [path.name for path in Path("out").iterdir()] == ["errors.json"]
+
+
 def test_an_error_in_the_merged_file_ends_the_run(
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

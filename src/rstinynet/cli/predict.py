@@ -217,10 +217,19 @@ def predict(
     for named, refusal in listing.refused.items():
         fail(refusal, named)
     by = CountOptions(zones=zones, grid_m=grid, h3=h3)
-    counting = Counting(by, *survey(listing.scenes)) if by.any else None
-    if counting is not None:
-        counting.files(out / "counts", beside=merged)
+    counting: Counting | None = None
     counts: dict[str, Path] = {}
+    seen = survey(listing.scenes) if by.any or merged is not None else None
+    if seen is not None and len(seen.refused) == len(listing.scenes):
+        # No scene says in what system the counts or the merged file would be.
+        for unread, reason in seen.refused.items():
+            fail(reason, str(unread))
+        outcome.write(out)
+        summarise()
+        outcome.raise_failed()
+    if seen is not None and by.any:
+        counting = Counting(by, seen.crs, seen.extent)
+        counting.files(out / "counts", beside=merged)
     said: list[Any] = []
     finished: list[Path] = []
     names = sources.names(listing.scenes)
@@ -234,10 +243,10 @@ def predict(
         if spread is None and detector.batch > 1 and len(listing.scenes) > 1:
             searcher = BorderEngine(detector, listing.scenes, options, begun=begun)
         whole = None
-        if merged is not None:
+        if merged is not None and seen is not None:
             said = stack.enter_context(warnings.catch_warnings(record=True))
             warnings.simplefilter("always")
-            whole = stack.enter_context(merging.create(merged, listing.scenes, detector.metadata))
+            whole = stack.enter_context(merging.create(merged, seen.crs, detector.metadata))
         progress = stack.enter_context(progress_bar(console))
         for image_id, (path, name) in enumerate(zip(listing.scenes, names, strict=True), 1):
             task = progress.add_task(escape(Path(path).name), total=None)

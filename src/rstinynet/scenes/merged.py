@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from rstinynet.scenes.features import Header
 from rstinynet.scenes.reader import Scene, check_place
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.sources import Source
-from rstinynet.scenes.survey import survey
 
 
 class Merged:
@@ -77,14 +76,13 @@ def named(path: Path) -> Path:
 
 
 @contextmanager
-def create(path: Path, scenes: Sequence[Source], metadata: WeightsMetadata) -> Iterator[Merged]:
+def create(path: Path, crs: CRS | None, metadata: WeightsMetadata) -> Iterator[Merged]:
     """The file at `path`, complete and renamed when the block ends without error.
 
-    Positions are in the system that all of `scenes` have in common, else in EPSG:4326; pixels
-    where none has one. A style for QGIS goes beside it where there can be one.
+    Positions are in `crs`, that of `survey`; pixels where it is None. A style for QGIS goes beside
+    it where there can be one.
     """
     kind = kind_of(path)
-    crs, _ = survey(scenes)
     names = tuple(metadata.names)
     # Each scene brings its own header; this one says where and of what classes the file is.
     first = Header(

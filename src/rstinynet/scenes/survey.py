@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pyproj import CRS
@@ -10,39 +11,54 @@ from pyproj.exceptions import ProjError
 
 from rstinynet.errors import RSTinyNetError
 from rstinynet.scenes import georef
-from rstinynet.scenes.reader import Scene, is_placed
+from rstinynet.scenes.raster import RasterSource
+from rstinynet.scenes.reader import is_placed
 from rstinynet.scenes.sources import Source
 
 Bounds = tuple[float, float, float, float]
 """Least x, least y, greatest x, greatest y."""
 
 
-def survey(scenes: Sequence[Source]) -> tuple[CRS | None, Bounds | None]:
-    """The system that all scenes with a place have in common, else EPSG:4326; and their extent.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a look at many scenes found."""
+
+    crs: CRS | None
+    """The system that all scenes with a place have in common, else EPSG:4326; None: pixels."""
+    extent: Bounds | None
+    """Of the scenes, in `crs`; None where nothing is known of it."""
+    refused: dict[Source, Exception]
+    """The scenes that cannot be opened, and why."""
+
+
+def survey(scenes: Sequence[Source]) -> Survey:
+    """Look at each scene's place, at none of its pixels.
 
     Scenes that cannot be opened, that lie outside of their own system, or from whose system no way
-    leads there, are passed over: they are reported when their turn comes. Where all lie outside,
-    their system is known, but no extent.
+    leads to the common one, are passed over: they are reported when their turn comes. Where all lie
+    outside, their system is known, but no extent.
     """
     placed: list[tuple[CRS, Bounds]] = []
     lost: list[CRS] = []
+    refused: dict[Source, Exception] = {}
     for path in scenes:
         try:
-            with Scene(path) as scene:
-                source = scene.source
-                if source.crs is None or source.transform is None:
-                    continue
-                if not is_placed(source):
-                    lost.append(source.crs)
-                    continue
-                frame = np.array([[0, 0, scene.width, scene.height]], np.float32)
-                ground = georef.corners(frame, source.transform)[0]
-        except (RSTinyNetError, OSError):
+            source = RasterSource(path)
+        except (RSTinyNetError, OSError) as error:
+            refused[path] = error
             continue
+        source.close()
+        if source.crs is None or source.transform is None:
+            continue
+        if not is_placed(source):
+            lost.append(source.crs)
+            continue
+        frame = np.array([[0, 0, source.width, source.height]], np.float32)
+        ground = georef.corners(frame, source.transform)[0]
         placed.append((source.crs, (*ground.min(axis=0), *ground.max(axis=0))))
     systems = [crs for crs, _ in placed] or lost
     if not systems:
-        return None, None
+        return Survey(None, None, refused)
     target = systems[0] if all(crs == systems[0] for crs in systems) else georef.WGS84
     found = []
     for crs, bounds in placed:
@@ -51,10 +67,10 @@ def survey(scenes: Sequence[Source]) -> tuple[CRS | None, Bounds | None]:
         except ProjError:
             continue  # It is refused when its turn comes.
     if not found:
-        return target, None
+        return Survey(target, None, refused)
     together = np.array(found)
     low, high = together[:, :2].min(axis=0).tolist(), together[:, 2:].max(axis=0).tolist()
-    return target, (low[0], low[1], high[0], high[1])
+    return Survey(target, (low[0], low[1], high[0], high[1]), refused)
 
 
 def moved(bounds: Bounds, crs: CRS, target: CRS) -> Bounds:
