@@ -280,6 +280,17 @@ def test_a_grid_has_a_system_whose_unit_is_a_length() -> None:
     assert density.projected(web, (x, y, x + 9, y + 9)).to_epsg() == 32611
 
 
+@pytest.mark.parametrize(("epsg", "made"), [(2154, 2154), (5880, 5880), (3413, 3413), (4326, 6933)])
+def test_a_grid_of_nothing_found_nowhere_has_one_empty_cell(
+    tmp_path: Path, epsg: int, made: int
+) -> None:
+    """The origin of a system may lie in another UTM zone, or beyond the ground."""
+    counting = Counting(CountOptions(grid_m=100), CRS.from_epsg(epsg), None)
+    with rasterio.open(counting.write(tmp_path / "c", ["car"])["grid"]) as file:
+        assert file.crs.to_epsg() == made
+        assert file.read().tolist() == [[[0]], [[0]]]
+
+
 @pytest.mark.parametrize("size", [0, -5, float("nan"), 1e9])
 def test_a_cell_of_no_size_is_refused(size: float) -> None:
     with pytest.raises(UsageError, match="cell of a grid must be over 0"):

@@ -146,14 +146,15 @@ class Counting:
 
 
 def _grid(size_m: float, crs: CRS, extent: Bounds | None) -> Grid:
-    """The grid over about `extent` of `crs`."""
-    bounds = extent or (0.0, 0.0, 0.0, 0.0)
+    """The grid over about `extent` of `crs`; of one cell where nothing is known of that."""
+    if extent is None:
+        return Grid(size_m, projected(crs, None))
     try:
-        target = projected(crs, bounds)
-        over = moved(bounds, crs, target) if extent is not None else None
+        target = projected(crs, extent)
+        over = moved(extent, crs, target)
     except ProjError as error:
         raise UsageError(
-            f"a grid cannot be laid over x {bounds[0]:g} to {bounds[2]:g}, y {bounds[1]:g} to "
-            f"{bounds[3]:g} of {crs.name}, which goes beyond the ground ({error}): count by --zones"
+            f"a grid cannot be laid over x {extent[0]:g} to {extent[2]:g}, y {extent[1]:g} to "
+            f"{extent[3]:g} of {crs.name}, which goes beyond the ground ({error}): count by --zones"
         ) from error
     return Grid(size_m, target, over)

@@ -190,13 +190,14 @@ class Hexagons:
             )
 
 
-def projected(crs: CRS, extent: Bounds) -> CRS:
+def projected(crs: CRS, extent: Bounds | None) -> CRS:
     """A system whose unit is a length on the ground, for what lies in `extent` of `crs`.
 
     `crs` itself, unless it is geographic or stretches areas there by more than a fiftieth, as
     Mercator's do: then the UTM zone of the middle, or the equal-area EPSG:6933 where the extent is
-    wider than a zone. A site's own system that leads to no longitude stays as it is; UsageError
-    for degrees that lead to none.
+    wider than a zone. Where the extent is not known, `crs` if it is projected, else EPSG:6933. A
+    site's own system that leads to no longitude stays as it is; UsageError for degrees that lead to
+    none.
     """
     if not georef.leads(crs, georef.WGS84):
         if crs.is_geographic:
@@ -204,6 +205,8 @@ def projected(crs: CRS, extent: Bounds) -> CRS:
                 f"a grid needs metres, to which no way leads from {crs.name}: count by --zones"
             )
         return crs
+    if extent is None:
+        return crs if crs.is_projected else EQUAL_AREA
     x0, y0, x1, y1 = extent
     corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)
     lonlat = georef.to_crs(corners, crs, georef.WGS84)
