@@ -240,7 +240,7 @@ def test_no_scene_done_leaves_no_merged_file(
 )
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("none.tif", "there is no such file"), ("empty", "has no images"), ("bad.tif", "not an image")],
+    [("none.tif", "is no such file"), ("empty", "has no images"), ("bad.tif", "not an image")],
 )
 def test_scenes_of_which_none_can_be_opened_fail_for_their_own_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: list[str], name: str, words: str
