@@ -219,6 +219,43 @@ def test_alpha_is_a_mask(tmp_path: Path) -> None:
     assert tile.valid.sum() == 128
 
 
+@pytest.mark.parametrize("gsd", [None, 1.0])
+def test_a_band_that_is_not_read_makes_no_data(
+    write_tiff: Writer, tmp_path: Path, gsd: float | None
+) -> None:
+    array = np.repeat(gradient(np.uint16, 1000, 2000), 4, axis=2)
+    array[:, :32, :3] = 0
+    alone = write_tiff(tmp_path / "rgb.tif", array[..., :3], nodata=0)
+    more = write_tiff(tmp_path / "rgbn.tif", array, nodata=0)
+    with Scene(alone, gsd=gsd) as first, Scene(more, gsd=gsd) as second:
+        np.testing.assert_array_equal(second.limits, first.limits)
+        tiles = [scene.read(whole(scene.width, scene.height)) for scene in (first, second)]
+    for tile in tiles:
+        assert tile.valid is not None
+        side = len(tile.valid)
+        np.testing.assert_array_equal(tile.valid.all(axis=0), np.arange(side) >= side // 2)
+    np.testing.assert_array_equal(tiles[0].image, tiles[1].image)
+
+
+@pytest.mark.parametrize("nodata", [None, 0])
+@pytest.mark.parametrize("count", [2, 4, 5, 7])
+def test_alpha_is_a_mask_among_any_number_of_bands(
+    write_tiff: Writer, tmp_path: Path, count: int, nodata: int | None
+) -> None:
+    array = np.full((64, 64, count), 200, np.uint8)
+    array[20:30, 20:30, :-1] = 0  # black, with data
+    array[:, 40:, -1] = 0
+    path = write_tiff(tmp_path / "a.tif", array, nodata=nodata)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.undefined] * (count - 1) + [ColorInterp.alpha]
+    with Scene(path, bands=(1,)) as scene:
+        valid = scene.read(whole(64, 64)).valid
+        part = scene.read(Window(0, 0, 40, 64, (0, 0, 1, 1))).valid
+    assert valid is not None
+    np.testing.assert_array_equal(valid, np.broadcast_to(np.arange(64) < 40, (64, 64)))
+    assert part is None
+
+
 def test_palette_becomes_colours(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8"}
