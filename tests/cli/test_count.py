@@ -136,6 +136,16 @@ def test_tables_from_elsewhere(
     assert words in " ".join(capsys.readouterr().err.split())
 
 
+def test_objects_on_both_sides_of_the_180th_meridian_lie_on_one_grid(tmp_path: Path) -> None:
+    rows = ["class_name,score,lon,lat", "ship,.9,179.95,-17.0", "ship,.9,-179.94,-17.1"]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    assert run(["count", str(tmp_path / "a.csv"), "--grid", "100"]) == 0
+    with rasterio.open(tmp_path / "a_grid.tif") as file:
+        assert file.crs.to_epsg() == 32701
+        assert file.width < 130
+        assert file.read(1).sum() == pytest.approx(200)
+
+
 def test_files_that_cannot_be_counted_say_why(
     found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

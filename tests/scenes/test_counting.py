@@ -280,6 +280,37 @@ def test_a_grid_has_a_system_whose_unit_is_a_length() -> None:
     assert density.projected(web, (x, y, x + 9, y + 9)).to_epsg() == 32611
 
 
+def test_longitudes_reach_the_shorter_way_around_the_globe() -> None:
+    degrees = CRS.from_epsg(4326)
+    both = np.array([[179.9, -17, 179.95, -16], [-179.95, -18, -179.9, -17]])
+    assert survey.extent(both, degrees) == pytest.approx((179.9, -18, 180.1, -16))
+    mixed = np.array([[244.7, 36, 244.8, 37], [-115.4, 36, -115.3, 37]])
+    assert survey.extent(mixed, degrees) == pytest.approx((-115.4, 36, -115.2, 37))
+    world = np.array([[-180.0, -90, 180, 90]])
+    assert survey.extent(world, degrees) == (-180, -90, 180, 90)
+    assert survey.extent(np.array([[0.0, 0, 900, 1]]), UTM) == (0, 0, 900, 1)
+    across = survey.moved((815000, 8118000, 825000, 8118100), CRS.from_epsg(32760), degrees)
+    assert 179.9 < across[0] < 180 < across[2] < 180.1
+
+
+@pytest.mark.parametrize(
+    ("extent", "epsg"),
+    [
+        ((179.8, -17.3, 180.01, -17.0), 32760),
+        ((179.99, -17.3, 180.2, -17.0), 32701),
+        ((244.7, 36.1, 244.8, 36.2), 32611),
+    ],
+)
+def test_a_grid_across_the_180th_meridian_lies_in_one_zone(
+    extent: tuple[float, float, float, float], epsg: int
+) -> None:
+    degrees = CRS.from_epsg(4326)
+    zone = density.projected(degrees, extent)
+    assert zone.to_epsg() == epsg
+    x0, _, x1, _ = survey.moved(extent, degrees, zone)
+    assert x1 - x0 < 25_000
+
+
 @pytest.mark.parametrize(("epsg", "made"), [(2154, 2154), (5880, 5880), (3413, 3413), (4326, 6933)])
 def test_a_grid_of_nothing_found_nowhere_has_one_empty_cell(
     tmp_path: Path, epsg: int, made: int

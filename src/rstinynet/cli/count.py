@@ -15,6 +15,8 @@ from rstinynet.errors import UsageError
 from rstinynet.files import check_folder_place
 
 if TYPE_CHECKING:
+    from pyproj import CRS
+
     from rstinynet.scenes.counting import Counting
     from rstinynet.scenes.survey import Bounds
 
@@ -64,7 +66,7 @@ def count(
         check_folder_place(out, option="--out")
     wanted = listed(classes)
     crs = places.system(found)
-    counting = Counting(options, crs, None if grid is None else _extent(found))
+    counting = Counting(options, crs, None if grid is None else _extent(found, crs))
     stem = (out or found.parent) / found.stem
     counting.files(stem)
     totals: dict[str, int] = {}
@@ -111,15 +113,13 @@ def report(counting: Counting, files: dict[str, Path]) -> None:
     )
 
 
-def _extent(found: Path) -> Bounds | None:
-    """Where the objects of the file are; None where it has none."""
-    from rstinynet.scenes import places
+def _extent(found: Path, crs: CRS | None) -> Bounds | None:
+    """Where the objects of the file, in `crs`, are; None where it has none."""
+    import numpy as np
 
-    low: list[Any] = []
-    for part in places.read(found):
-        if len(part):
-            low.append((*part.xy.min(axis=0).tolist(), *part.xy.max(axis=0).tolist()))
-    if not low:
-        return None
-    x0, y0, x1, y1 = zip(*low, strict=True)
-    return (min(x0), min(y0), max(x1), max(y1))
+    from rstinynet.scenes import places
+    from rstinynet.scenes.survey import extent
+
+    parts = (part.xy for part in places.read(found) if len(part))
+    bounds = [extent(np.hstack([xy, xy]), crs) for xy in parts]
+    return extent(np.array(bounds), crs) if bounds else None

@@ -27,7 +27,7 @@ from rstinynet.errors import UsageError
 from rstinynet.files import replacing
 from rstinynet.scenes import georef, zones
 from rstinynet.scenes.places import Places
-from rstinynet.scenes.survey import Bounds
+from rstinynet.scenes.survey import Bounds, moved
 from rstinynet.scenes.vector_files import GeoParquetFile
 
 MOST_CELLS = 400_000_000
@@ -212,10 +212,11 @@ def projected(crs: CRS, extent: Bounds | None) -> CRS:
     lonlat = georef.to_crs(corners, crs, georef.WGS84)
     if crs.is_projected and _keeps_areas(crs, lonlat):
         return crs
-    (west, south), (east, north) = lonlat.min(axis=0), lonlat.max(axis=0)
+    west, south, east, north = moved(extent, crs, georef.WGS84)
     if east - west > _ZONE_DEGREES or max(abs(south), abs(north)) > 80:
         return EQUAL_AREA
-    lon, lat = (west + east) / 2, (south + north) / 2
+    # UTM zones are known by longitudes from -180 to 180 only.
+    lon, lat = georef.wrapped(np.array([(west + east) / 2, (south + north) / 2])).tolist()
     area = AreaOfInterest(lon, lat, lon, lat)
     known = query_utm_crs_info(datum_name="WGS 84", area_of_interest=area)
     return CRS.from_authority(known[0].auth_name, known[0].code) if known else EQUAL_AREA

@@ -68,9 +68,7 @@ def survey(scenes: Sequence[Source]) -> Survey:
             continue  # It is refused when its turn comes.
     if not found:
         return Survey(target, None, refused)
-    together = np.array(found)
-    low, high = together[:, :2].min(axis=0).tolist(), together[:, 2:].max(axis=0).tolist()
-    return Survey(target, (low[0], low[1], high[0], high[1]), refused)
+    return Survey(target, extent(np.array(found), target), refused)
 
 
 def moved(bounds: Bounds, crs: CRS, target: CRS) -> Bounds:
@@ -83,5 +81,21 @@ def moved(bounds: Bounds, crs: CRS, target: CRS) -> Bounds:
     sides = ((x, y0), (x, y1), (x0, y), (x1, y))
     edges = [np.stack(np.broadcast_arrays(a, b), axis=-1) for a, b in sides]
     there = georef.to_crs(np.concatenate(edges).astype(np.float64), crs, target)
-    low, high = there.min(axis=0).tolist(), there.max(axis=0).tolist()
-    return (low[0], low[1], high[0], high[1])
+    return extent(np.hstack([there, there]), target)
+
+
+def extent(bounds_N4: georef.Float64Array, crs: CRS | None) -> Bounds:
+    """What all of the bounds, one at least, lie in.
+
+    Of longitudes that spread over more than 180 degrees the shorter way around the globe, which may
+    go on beyond 180: from 179.9 to 180.1.
+    """
+    x0, y0, x1, y1 = bounds_N4.T
+    west, east = x0.min(), x1.max()
+    if crs is not None and crs.is_geographic and east - west > 180:
+        ways = [(west, east)]
+        for start in (-180, 0):
+            turned = (x0 - start) % 360 + start
+            ways.append((turned.min(), (turned + x1 - x0).max()))
+        west, east = min(ways, key=lambda way: way[1] - way[0])
+    return (float(west), float(y0.min()), float(east), float(y1.max()))
