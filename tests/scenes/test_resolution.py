@@ -313,6 +313,16 @@ def test_an_array_is_read_at_another_resolution(detector: Detector, paint: Paint
     np.testing.assert_array_equal(values, np.full((1, 61, 33), 7.5, np.float32))
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">u2", "f2", "f8", np.longdouble])
+def test_an_array_of_any_kind_is_read_at_another_resolution(dtype: Any) -> None:
+    values = np.random.default_rng(0).integers(0, 2000, (48, 64)).astype(np.float32)
+    images = []
+    for array in (values, values.astype(dtype)):
+        with Scene(array, gsd=0.4, source_gsd=0.3) as scene:
+            images.append(scene.read(whole(scene.width, scene.height)).image)
+    np.testing.assert_allclose(images[1], images[0], atol=1)
+
+
 def test_metres_of_the_wrong_system_are_named(
     detector: Detector, paint: Paint, write_tiff: Writer, tmp_path: Path
 ) -> None:

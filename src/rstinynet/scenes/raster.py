@@ -286,10 +286,11 @@ class ArraySource:
         across, down = (x1 - x0) / size[1], (y1 - y0) / size[0]
         left, top = max(0, math.floor(x0 - across) - 1), max(0, math.floor(y0 - down) - 1)
         right, bottom = math.ceil(x1 + across) + 1, math.ceil(y1 + down) + 1
-        # What GDAL warps: no 64-bit integers and no truth values.
+        # What GDAL warps: floats of 32 and 64 bits in the machine's byte order.
         whole = self.dtype.kind in "uib"
+        warped = np.float64 if whole or self.dtype.itemsize > 4 else np.float32
         part = self._array[top:bottom, left:right, [band - 1 for band in bands]]
-        source = np.ascontiguousarray(part.transpose(2, 0, 1), np.float64 if whole else self.dtype)
+        source = np.ascontiguousarray(part.transpose(2, 0, 1), warped)
         values = np.zeros((len(bands), *size), source.dtype)
         reproject(
             source,
