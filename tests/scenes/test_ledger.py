@@ -207,6 +207,40 @@ def test_changes_to_source_weights_and_settings_refuse(
     assert len(resume()) == 1
 
 
+AUX = """<PAMDataset><PAMRasterBand band="1">{}<Metadata>
+<MDI key="STATISTICS_MAXIMUM">255</MDI></Metadata></PAMRasterBand></PAMDataset>"""
+
+
+@pytest.mark.parametrize(
+    ("stated", "changed"),
+    [
+        ("", None),
+        ("<NoDataValue>40</NoDataValue>", "nodata 40"),
+        ("<ColorInterp>Alpha</ColorInterp>", "alpha, nodata None"),
+    ],
+)
+def test_a_scene_that_was_looked_at_in_between_is_no_other(
+    detector: Detector,
+    paint: Paint,
+    write_tiff: Writer,
+    tmp_path: Path,
+    stated: str,
+    changed: str | None,
+) -> None:
+    path = write_tiff(tmp_path / "a.tif", paint(200, 300, [(20, 20, 30, 30)]))
+    folder = tmp_path / "ledger"
+    with pytest.raises(KeyboardInterrupt), Ledger(folder) as first:
+        predict(detector, path, OPTIONS, ledger=first, progress=stop_after(3))
+    path.with_name("a.tif.aux.xml").write_text(AUX.format(stated))
+    with Ledger(folder, resume=True) as second:
+        if changed is None:
+            assert len(predict(detector, path, OPTIONS, ledger=second)) == 1
+            assert second.resumed == 3
+        else:
+            with pytest.raises(DataError, match=f"source changed .bands was .*{changed}"):
+                predict(detector, path, OPTIONS, ledger=second)
+
+
 SLOW = """
 import os, sys, time
 import numpy as np, torch

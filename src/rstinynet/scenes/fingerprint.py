@@ -23,7 +23,12 @@ _SPOT = 64
 
 
 def of_source(source: Source, files: Sequence[str]) -> dict[str, Any]:
-    """Geometry and content of a source; size and time of `files`, all that it is read from."""
+    """Geometry and content of a source; size and time of `files`, all that it is read from.
+
+    Not of an `.aux.xml`, which programs that only show a scene write its statistics to: what it
+    may say that matters is asked of the source.
+    """
+    files = [name for name in files if not name.lower().endswith(".aux.xml")]
     local = [path for path in map(Path, files) if path.is_file()]
     stats = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in local}
     return {
@@ -32,6 +37,7 @@ def of_source(source: Source, files: Sequence[str]) -> dict[str, Any]:
         "dtype": str(source.dtype),
         "crs": None if source.crs is None else source.crs.to_wkt(),
         "geotransform": None if source.transform is None else list(source.transform.to_gdal()),
+        "bands": list(source.stated),
         "files (size, time)": stats,
         "content": of_files(local) if local and len(local) == len(files) else of_pixels(source),
     }

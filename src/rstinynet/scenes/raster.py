@@ -55,6 +55,8 @@ class Source(Protocol):
     """Bits that the values of each band use, if they are integers."""
     crs: CRS | None
     transform: Affine | None
+    stated: tuple[str, ...]
+    """What a file says of each band: its colour and its value for no data."""
     notes: tuple[str, ...]
 
     def default_bands(self) -> tuple[int, ...]: ...
@@ -107,6 +109,10 @@ class RasterSource:
         self._flags = file.mask_flag_enums
         kinds = list(file.colorinterp)
         self._alpha = kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None
+        self.stated = tuple(
+            f"{kind.name}, nodata {nodata}"
+            for kind, nodata in zip(kinds, file.nodatavals, strict=True)
+        )
         self.notes = self._striped()
 
     def default_bands(self) -> tuple[int, ...]:
@@ -255,6 +261,7 @@ class ArraySource:
         self.depths = (8 * array.dtype.itemsize,) * self.count
         self.crs: CRS | None = None
         self.transform: Affine | None = None
+        self.stated: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
 
     def default_bands(self) -> tuple[int, ...]:
