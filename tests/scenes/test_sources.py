@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pyproj import CRS
 
 from rstinynet.scenes import sources
+from rstinynet.scenes.density import Grid
 
 
 def test_files_folders_and_globs_in_order_without_doubles(tmp_path: Path) -> None:
@@ -43,6 +47,21 @@ def test_pictures_that_an_earlier_run_drew_are_no_sources(tmp_path: Path) -> Non
     for source in (tmp_path, f"{tmp_path}/*.*"):
         assert [Path(scene).name for scene in sources.listing([source]).scenes] == kept
     named = tmp_path / "b_detections.png"
+    assert sources.listing([named]).scenes == [named]
+
+
+def test_grids_that_an_earlier_run_counted_are_no_sources(
+    write_tiff: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "damaged_grid.tif").touch()
+    write_tiff(tmp_path / "city_grid.tif", np.zeros((8, 8, 1), np.uint8), crs=None)
+    grid = Grid(100, CRS.from_epsg(32611), (0, 0, 500, 500))
+    for name in ("counts_grid.tif", "city_grid_detections_grid.tif"):
+        grid.write(tmp_path / name)
+    for source in (tmp_path, f"{tmp_path}/*.tif"):
+        found = [Path(scene).name for scene in sources.listing([source]).scenes]
+        assert found == ["city_grid.tif", "damaged_grid.tif"]
+    named = tmp_path / "counts_grid.tif"
     assert sources.listing([named]).scenes == [named]
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import glob
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from rstinynet.errors import DataError, RSTinyNetError, UsageError
 from rstinynet.scenes import stac
@@ -31,6 +35,7 @@ _REMOTE = {
 }
 
 _RESULT = re.compile(r"(.+)_detections(?:_closeups)?\.png", re.IGNORECASE)
+_GRID = "_grid.tif"
 _NUMBERED = re.compile(r"_\d+$")
 
 Source = Path | str
@@ -154,12 +159,12 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def _without_results(images: Sequence[Path]) -> list[Path]:
-    """Without the pictures that an earlier run into the same folder drew of images in it.
+    """Without the pictures that an earlier run into the same folder drew of images in it, or grids.
 
     Boxes drawn on them would be found as objects, and a run that is resumed would have sources
     that the first one had not.
     """
-    drawn = {path: _RESULT.fullmatch(path.name) for path in images}
+    drawn = {path: _RESULT.fullmatch(path.name) for path in images if not _is_grid(path)}
     own = {
         path.parent / name
         for path, match in drawn.items()
@@ -175,6 +180,19 @@ def _without_results(images: Sequence[Path]) -> list[Path]:
             and path.parent / match[1] not in own
         )
     ]
+
+
+def _is_grid(path: Path) -> bool:
+    """Whether the file is a grid of counts (see `density.Grid.write`)."""
+    if not path.name.lower().endswith(_GRID):
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as file:
+                return bool(file.tags().get("unit") == "objects per square kilometre")
+    except (RasterioError, UnicodeError):
+        return False
 
 
 def _lines(path: Path) -> list[str]:
