@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pyproj import CRS
+from rasterio.errors import NotGeoreferencedWarning
 
 from rstinynet.scenes import sources
 from rstinynet.scenes.density import Grid
@@ -54,7 +55,8 @@ def test_grids_that_an_earlier_run_counted_are_no_sources(
     write_tiff: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "damaged_grid.tif").touch()
-    write_tiff(tmp_path / "city_grid.tif", np.zeros((8, 8, 1), np.uint8), crs=None)
+    with pytest.warns(NotGeoreferencedWarning):
+        write_tiff(tmp_path / "city_grid.tif", np.zeros((8, 8, 1), np.uint8), crs=None)
     grid = Grid(100, CRS.from_epsg(32611), (0, 0, 500, 500))
     for name in ("counts_grid.tif", "city_grid_detections_grid.tif"):
         grid.write(tmp_path / name)
