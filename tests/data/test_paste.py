@@ -162,6 +162,31 @@ def test_a_crowded_or_padded_sample_and_a_set_without_objects_get_nothing(square
     assert bank.paste(padded, 0, small, np.random.default_rng())[1] == 0
 
 
+def test_grey_ground_with_pixels_of_the_paddings_level_is_ground(squares):
+    rng = np.random.default_rng(0)
+    grey = np.clip(rng.normal(PAD, 25, (128, 128, 1)), 0, 255).astype(np.uint8).repeat(3, axis=2)
+    alike = (grey == PAD).all(axis=2)
+    assert alike.mean() > 0.01  # so that hardly any place of an object's size is free of them
+    nothing = Piece(grey, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    read = {row: cv2.imread(str(image.path)) for row, image in enumerate(squares.images)}
+    bank = PasteBank(squares, PLAIN, groups=[0, 0, 0], read=lambda row: read[row], seed=0)
+    assert sum(bank.paste(nothing, 0, PLAIN, rng)[1] for _ in range(20)) > 20
+
+
+def test_no_object_reaches_into_padding(squares):
+    grey = np.full((128, 128, 3), 90, np.uint8)
+    grey[:, 40:] = PAD
+    half = Piece(grey, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    read = {row: cv2.imread(str(image.path)) for row, image in enumerate(squares.images)}
+    bank = PasteBank(squares, PLAIN, groups=[0, 0, 0], read=lambda row: read[row], seed=0)
+    rng, pasted = np.random.default_rng(1), 0
+    for _ in range(20):
+        result, count = bank.paste(half, 0, PLAIN, rng)
+        pasted += count
+        assert (result.image[:, 40:] == PAD).all()
+    assert pasted > 0
+
+
 def test_the_pool_is_bounded_and_each_object_is_read_once(squares):
     image = squares.images[0]
     grid = np.array([[x, y, x + 4, y + 4] for x in range(4, 600, 16) for y in range(4, 600, 16)])

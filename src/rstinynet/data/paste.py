@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +27,8 @@ POOL = 512
 """Objects of a class that one group of images lends; bounds memory and decoding."""
 TRIES = 10
 """Places tried for an object before it is given up."""
+SOLID = 3
+"""Pixels a side of the least padding that is taken for some."""
 ELONGATED = 1.5
 """Longer side over shorter one of boxes of vehicles and ships that lie along an axis."""
 SHADOW_PX, SHADOW_DEPTH = (2.0, 7.0), (0.3, 0.8)
@@ -298,9 +301,18 @@ def _free_place(
         if ((boxes[:, :2] < end).all(axis=1) & (boxes[:, 2:] > corner).all(axis=1)).any():
             continue
         (left, top), (right, bottom) = corner, end
-        if not (image[top:bottom, left:right] == PAD).all(axis=2).any():
+        around = image[max(0, top - SOLID + 1) : bottom + SOLID - 1]
+        if not _padded(around[:, max(0, left - SOLID + 1) : right + SOLID - 1]):
             return int(left), int(top)
     return None
+
+
+def _padded(image: RgbArray) -> bool:
+    """Whether a part is padding: solid `PAD`, as single grey pixels of that level are not."""
+    alike = (image == PAD).all(axis=2).astype(np.uint8)
+    # Beyond the border is nothing, and no padding.
+    solid = cv2.erode(alike, np.ones((SOLID, SOLID), np.uint8), borderValue=0)
+    return bool(solid.any())
 
 
 def _laid(
