@@ -217,7 +217,7 @@ def test_each_change_of_colour_changes_and_keeps_the_form(name):
         {"cut_boxes": "keep"},
         {"translate": 0.6},
         {"degrees": -1},
-        {"shear": 60},
+        {"shear": 31},
     ],
 )
 def test_settings_outside_their_range_are_usage_errors(wrong):

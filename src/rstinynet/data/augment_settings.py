@@ -7,6 +7,9 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from rstinynet.errors import UsageError
 
+MAX_SHEAR = 30.0
+"""Degrees: at 45 along both axes nothing of the picture but a line is left."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentSettings:
@@ -27,7 +30,7 @@ class AugmentSettings:
     degrees: float = 0.0
     """Largest rotation to either side."""
     shear: float = 0.0
-    """Largest shear along either axis, degrees."""
+    """Largest shear along either axis, degrees, up to 30."""
     warp_prob: float = 1.0
     """Rotation and shear are done to this share of the cuts, or with `letterbox` of the samples."""
     warped_boxes: Literal["ellipse", "corners"] = "ellipse"
@@ -140,5 +143,5 @@ class AugmentSettings:
         for name in ("degrees", "paste_degrees"):
             if not 0 <= getattr(self, name) <= 180:
                 raise UsageError(f"{name} must lie in [0, 180], not {getattr(self, name)}")
-        if not 0 <= self.shear <= 45:
-            raise UsageError(f"shear must lie in [0, 45] degrees, not {self.shear}")
+        if not 0 <= self.shear <= MAX_SHEAR:
+            raise UsageError(f"shear must lie in [0, {MAX_SHEAR}] degrees, not {self.shear}")
