@@ -101,6 +101,12 @@ def test_backbone_is_frozen_for_its_share_of_a_run_under_a_time_limit():
     assert not frozen(limited, 10, 0.11)
 
 
+@pytest.mark.parametrize("minutes", [None, 5.0])
+def test_a_backbone_frozen_for_the_whole_run_stays_so_when_its_batches_are_done(minutes):
+    recipe = replace(short(), epochs=3, freeze_backbone_epochs=3.0, max_minutes=minutes)
+    assert schedule.backbone_is_frozen(recipe, iteration=150, batches_per_epoch=50, done=1.0)
+
+
 def test_a_time_limit_leaves_room_for_the_validations_at_its_end():
     def limit(val_s, **changes):
         recipe = replace(short(), **{"max_minutes": 10.0, "norm_batches": 0} | changes)

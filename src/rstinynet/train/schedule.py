@@ -66,6 +66,8 @@ def backbone_is_frozen(
     recipe: Recipe, *, iteration: int, batches_per_epoch: int, done: float
 ) -> bool:
     """Whether the backbone is held; under a time limit for at most the same share of the run."""
+    if recipe.freeze_backbone_epochs >= recipe.epochs:
+        return True  # after the last batch too, when norms' statistics are taken anew
     if recipe.max_minutes is not None and done >= recipe.freeze_backbone_epochs / recipe.epochs:
         return False
     return iteration < recipe.freeze_backbone_epochs * batches_per_epoch
