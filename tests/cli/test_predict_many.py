@@ -225,6 +225,28 @@ def test_the_file_of_zones_is_never_written_over(
         assert not list(tmp_path.glob("**/*_detections*"))
 
 
+@pytest.mark.parametrize("theirs", ['{"errors": []}', "[1", "[]", None])
+def test_a_file_of_the_users_own_called_errors_json_stays(
+    two: Path, tmp_path: Path, theirs: str | None
+) -> None:
+    out = tmp_path / "out"
+    own = out / "errors.json"
+    if theirs is None:
+        own.mkdir(parents=True)
+    else:
+        out.mkdir()
+        own.write_text(theirs)
+    arguments = ["--out", str(out), "--format", "csv"]
+    assert run(["predict", str(two / "a.tif"), *arguments]) == 0
+    assert own.is_dir() if theirs is None else own.read_text() == theirs
+    for _ in range(2):
+        assert run(["predict", str(two / "a.tif"), str(two / "none.tif"), *arguments]) == 3
+        assert own.is_dir() if theirs is None else own.read_text() == theirs
+        assert json.loads((out / "errors_2.json").read_text())["failed"] == 1
+    assert run(["predict", str(two / "a.tif"), *arguments]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a_detections.csv", "errors.json"]
+
+
 def test_no_scene_done_leaves_no_merged_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

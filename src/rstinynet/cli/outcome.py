@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,11 @@ from rstinynet.errors import DataError, RSTinyNetError, UsageError
 from rstinynet.files import write_json
 
 ERRORS = "errors.json"
-"""Name of the file, in the folder of the results, that lists the sources that failed."""
+"""Name of the file, in the folder of the results, that lists the sources that failed.
+
+Where another program's file has it, `errors_2.json` and so on.
+"""
+_KEYS = {"failed", "of", "errors"}
 
 
 @dataclass(slots=True)
@@ -35,7 +42,7 @@ class Outcome:
 
     def write(self, folder: Path) -> None:
         """List the failures in `errors.json`; an old list goes when there are none."""
-        path = folder / ERRORS
+        path = _place(folder)
         if not self.errors:
             path.unlink(missing_ok=True)
             return
@@ -53,6 +60,24 @@ class Outcome:
             f"{len(self.errors)} of {len(self.records)} sources could not be used: "
             + ", ".join(record["source"] for record in self.records if "error" in record)
         )
+
+
+def _place(folder: Path) -> Path:
+    """Where the list of failures goes: a path that is free or has an old list."""
+    first = folder / ERRORS
+    others = (first.with_stem(f"{first.stem}_{number}") for number in itertools.count(2))
+    return next(
+        p for p in itertools.chain([first], others) if not os.path.lexists(p) or _is_list(p)
+    )
+
+
+def _is_list(path: Path) -> bool:
+    """Whether the file is a list of failures, of an earlier run."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and set(content) == _KEYS
 
 
 def one_sources_errors() -> tuple[type[Exception], ...]:
