@@ -38,5 +38,10 @@ def read_chosen(
 
 
 def _best(found: Mapping[int, Detections], labelled: LabelledSet) -> npt.NDArray[np.float64]:
-    likely = {at: dets[dets.scores > _UNLIKELY] for at, dets in found.items()}
+    top = np.zeros(len(labelled.categories), np.float32)
+    for dets in found.values():
+        np.maximum.at(top, dets.labels, dets.scores)
+    # A class that scores no higher has all of them: its likely ones are among those.
+    floor = np.where(top > _UNLIKELY, _UNLIKELY, 0)
+    likely = {at: dets[dets.scores > floor[dets.labels]] for at, dets in found.items()}
     return np.array([point.conf for point in best_thresholds(labelled, likely)])
