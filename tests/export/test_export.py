@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -46,6 +47,21 @@ def test_the_file_gives_the_same_detector(weights, exported, image):
     same(ours.detect(image), theirs.detect(image))
     with pytest.raises(rstinynet.UsageError, match="no torch model"):
         _ = theirs.model
+
+
+def test_without_a_place_a_folder_gives_its_whole_name(weights, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    for name in ("v1.2", "v1.3"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(weights.read_bytes())
+        assert run(["export", str(folder), "--imgsz", "32"]) == 0
+    assert sorted(path.name for path in work.glob("*.onnx")) == ["v1.2.onnx", "v1.3.onnx"]
+    monkeypatch.chdir(tmp_path / "v1.2")
+    assert run(["export", ".", "--imgsz", "32"]) == 0
+    assert Path("v1.2.onnx").is_file()
 
 
 def test_openvino_too(weights, tmp_path, image):

@@ -120,7 +120,7 @@ def export_model(
     if settings.format == "tensorrt":
         tensorrt_file.check_present()
     suffix = SUFFIX[settings.format]
-    path = out or Path(f"{Path(str(weights)).stem}{suffix}")
+    path = out or Path(f"{_stem(weights)}{suffix}")
     if not path.name.lower().endswith(suffix) or path.name.lower() == suffix:
         raise UsageError(f"a file of the format {settings.format} ends in {suffix}, not {path}")
     check_file_place(path, option="--out")
@@ -299,3 +299,9 @@ def _ap(
     before = check.average_precision(Detector(squared, exported.metadata), labelled)
     after = check.average_precision(exported, labelled)
     return check.compare_ap(before, after, precision=settings.precision, where=beside)
+
+
+def _stem(weights: Path | str) -> str:
+    """What a file of these weights is called: a folder's whole name, a file's without suffix."""
+    path = Path(str(weights))
+    return path.resolve().name if path.is_dir() else path.stem
