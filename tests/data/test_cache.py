@@ -142,6 +142,13 @@ def test_a_missing_image_is_a_data_error_in_each(tmp_path, kind):
         cache.read(tmp_path / "none.png")
 
 
+def test_a_memory_cache_may_be_without_bound(paths, decoded):
+    cache = open_cache("memory", gib=float("inf"))
+    for path in [*paths, *paths]:
+        cache.read(path)
+    assert len(decoded) == len(paths)
+
+
 def test_none_keeps_nothing_and_the_folder_is_the_users(paths, decoded, monkeypatch, tmp_path):
     cache = open_cache("none", gib=4)
     for _ in range(2):

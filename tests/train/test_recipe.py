@@ -11,10 +11,12 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from rstinynet.errors import UsageError
 from rstinynet.train import overrides
 from rstinynet.train.job import Job, inference_scale, new_folder
+from rstinynet.train.optimizer import make_optimizer
 from rstinynet.train.recipe import RECIPES, Recipe, paper, setting_names, tiny
 
 
@@ -163,6 +165,12 @@ def test_every_setting_has_a_name_that_is_found(name):
         ("warmup_epochs=nan", "0 or more"),
         ("save_minutes=nan", "0 or more"),
         ("topk=0", "at least 1"),
+        ("lr0=inf", "positive"),
+        ("weight_decay=inf", "0 or more"),
+        ("auxiliary_weight=-1", "0 or more"),
+        ("auxiliary_weight=nan", "0 or more"),
+        ("warmup_momentum=1.5", r"in \[0, 1\)"),
+        ("freeze_backbone_epochs=-2", "0 or more"),
     ],
 )
 def test_unfit_settings_are_refused(assignment, message):
@@ -186,6 +194,21 @@ def test_the_recorded_command_is_text_whatever_the_data_is_called():
     job = Job(model="m", data=Path(os.fsdecode(b"caf\xe9")), out=Path("r"), recipe=tiny())
     assert "--data 'caf?'" in job.command()
     job.command().encode()
+
+
+def test_the_recorded_command_keeps_the_name_of_a_model_on_a_hub():
+    recipe = replace(tiny(), distill="hub:owner/teacher@abc")
+    job = Job(model="m", data=Path("d"), out=Path("r"), recipe=recipe, init="hub:owner/name@abc")
+    words = shlex.split(job.command())
+    assert words[words.index("--init") + 1] == "hub:owner/name@abc"
+    assert "distill=hub:owner/teacher@abc" in words
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_momentum_looks_ahead_where_there_is_any(momentum):
+    recipe = replace(paper(), momentum=momentum)
+    (group, *_) = make_optimizer(nn.Conv2d(1, 1, 1), recipe).param_groups
+    assert (group["momentum"], group["nesterov"]) == (momentum, momentum > 0)
 
 
 def test_unknown_recipe_is_answered_with_the_nearest():

@@ -17,6 +17,8 @@ from rstinynet.data.image import RgbArray, read_rgb
 from rstinynet.files import replacing
 from rstinynet.version import __version__
 
+MOST_GIB = 1 << 20
+"""More than any machine has: so that `inf` may say that a cache has no bound."""
 CACHE_BYTES = 4 << 30
 CacheKind = Literal["none", "memory", "disk"]
 Source = list[str | int]
@@ -143,7 +145,7 @@ class DiskCache:
 
 def open_cache(kind: CacheKind, *, gib: float, folder: Path | None = None) -> ImageSource:
     """A cache of up to `gib` GiB; on disk in `folder`, or in the user's cache folder."""
-    max_bytes = round(gib * (1 << 30))
+    max_bytes = round(min(gib, MOST_GIB) * (1 << 30))
     if kind == "disk":
         return DiskCache(default_folder() if folder is None else folder, max_bytes)
     return ImageCache(0 if kind == "none" else max_bytes)

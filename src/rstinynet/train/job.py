@@ -12,6 +12,7 @@ from typing import Any
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.errors import RSTinyNetError, UsageError
+from rstinynet.model.located import HUB
 from rstinynet.model.metadata import BEFORE_SCHEMA, SCHEMA_VERSION, renamed
 from rstinynet.train import overrides
 from rstinynet.train.recipe import RECIPES, Recipe
@@ -116,12 +117,18 @@ class Job:
         if self.recipe.name in RECIPES:
             words += ["--recipe", self.recipe.name]
         if self.init is not None:
-            words += ["--init", Path(self.init).name]
+            words += ["--init", _named(self.init)]
         for key, value in overrides.differences(self.recipe).items():
             text = "none" if value is None else str(value)
             if key == "distill" and value is not None:
-                text = Path(value).name
+                text = _named(value)
             if isinstance(value, list):
                 text = ",".join(map(str, value))
             words += ["--set", f"{key}={text}"]
         return shlex.join(words).encode(errors="replace").decode()
+
+
+def _named(weights: Path | str) -> str:
+    """A file by its name only, and a model on a hub by all of its own."""
+    text = str(weights)
+    return text if text.startswith(HUB) else Path(text).name

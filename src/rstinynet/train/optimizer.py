@@ -60,7 +60,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         betas = (recipe.momentum, 0.999)
         return torch.optim.AdamW(groups, lr=recipe.lr0, betas=betas, fused=True)
     momentum = recipe.momentum
-    return torch.optim.SGD(groups, lr=recipe.lr0, momentum=momentum, nesterov=True, fused=True)
+    nesterov = momentum > 0  # without momentum there is none to look ahead by, and torch refuses
+    return torch.optim.SGD(groups, lr=recipe.lr0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
 def set_rates(
