@@ -22,9 +22,10 @@ def initial_model(
 ) -> DetectorModel:
     """The named model, its weights drawn from `seed`.
 
-    A model on EfficientNet-Lite0 gets ImageNet weights; `init`, a weights file or the name of
-    shipped weights, gives every tensor that fits by name and shape. An Ultralytics checkpoint
-    (`.pt`) initialises the models yolo11*, and is read without running its code.
+    A model on EfficientNet-Lite0 gets ImageNet weights, where `init` does not fill its trunk.
+    `init`, a weights file or the name of shipped weights, gives every tensor that fits by name and
+    shape. An Ultralytics checkpoint (`.pt`) initialises the models yolo11*, and is read without
+    running its code.
 
     Raises WeightsError if `init` cannot be read or nothing of it fits.
     """
@@ -47,7 +48,10 @@ def initial_model(
 
 
 def copy_fitting(model: DetectorModel, init: Path | str) -> int:
-    """Copy tensors of `init` that fit `model` by name and shape; how many values were copied."""
+    """Copy tensors of `init` that fit `model` by name and shape; how many values were copied.
+
+    A trunk of EfficientNet-Lite0 that they do not fill begins from ImageNet weights.
+    """
     source, metadata = load_weights(init)
     theirs = source.state_dict()
     ours = model.state_dict()
@@ -60,6 +64,10 @@ def copy_fitting(model: DetectorModel, init: Path | str) -> int:
     total = sum(tensor.numel() for tensor in ours.values())
     if not any(tensor.ndim > 1 for tensor in fitting.values()):
         raise WeightsError(f"nothing in {init} ({metadata.model}) fits this model")
+    if isinstance(model.backbone, Lite0Backbone):
+        trunk = [name for name in ours if name.startswith("backbone.trunk.")]
+        if not fitting.keys() >= set(trunk):
+            load_imagenet(model.backbone.trunk, imagenet_state())
     model.load_state_dict(fitting, strict=False)
     log.info("--init: %.0f %% of the model's values come from %s", 100 * copied / total, init)
     return copied
