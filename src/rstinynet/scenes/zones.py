@@ -145,11 +145,19 @@ class Zones:
 
     def write(self, path: Path, classes: Sequence[str] = ()) -> None:
         """The zones with their own attributes and the counts, in the format of the suffix."""
-        if path.suffix.lower() not in _DRIVERS:
+        kind = path.suffix.lower()
+        if kind not in _DRIVERS:
             raise UsageError(f"{path} must end with one of {', '.join(_DRIVERS)}")
         self.refuse(path)
-        own = self._meta["fields"].tolist()
+        # SQL knows no case, nor an attribute beside a column of the format's own of that name.
+        own = _unique(self._meta["fields"].tolist())
         made = columns(self.counts(classes), self._area, taken=own)
+        fid, geom = _unique(["fid", "geom"], taken=[*own, *made])
+        options = {
+            ".gpkg": {"FID": fid, "GEOMETRY_NAME": geom},
+            ".fgb": {"SPATIAL_INDEX": "NO"},
+            ".geojson": {},
+        }
         with replacing(path) as beside:
             pyogrio.raw.write(
                 str(beside),
@@ -159,8 +167,8 @@ class Zones:
                 geometry_type=self._meta["geometry_type"],
                 crs=None if self.crs is None else self.crs.to_wkt(),
                 layer=LAYER,
-                driver=_DRIVERS[path.suffix.lower()],
-                **({"SPATIAL_INDEX": "NO"} if path.suffix == ".fgb" else {}),
+                driver=_DRIVERS[kind],
+                **options[kind],
             )
 
 
@@ -177,14 +185,20 @@ def columns(
             ("per_km2", total / area_km2),
             *((f"km2_{_plain(name)}", count / area_km2) for name, count in counts.items()),
         ]
+    names = _unique([name for name, _ in made], taken=taken)
+    return dict(zip(names, (values for _, values in made), strict=True))
+
+
+def _unique(names: Sequence[str], *, taken: Sequence[str] = ()) -> list[str]:
+    """The names, numbered from 2 where, but for case, an earlier one or one `taken` is the same."""
     used = {name.casefold() for name in taken}
-    result: dict[str, npt.NDArray[Any]] = {}
-    for name, values in made:
+    result = []
+    for name in names:
         unique, number = name, 2
         while unique.casefold() in used:
             unique, number = f"{name}_{number}", number + 1
         used.add(unique.casefold())
-        result[unique] = values
+        result.append(unique)
     return result
 
 
@@ -202,8 +216,12 @@ def areas_km2(shapes: npt.NDArray[np.object_], crs: CRS | None) -> npt.NDArray[n
             found.append(0.0)
             continue
         x0, y0, x1, y1 = shape.bounds
+        step = max(x1 - x0, y1 - y0) / _PARTS
+        if step == 0:
+            found.append(0.0)
+            continue
         # Edges are straight in their own system, and geodesics between the points given here.
-        fine = shapely.segmentize(shape, max(x1 - x0, y1 - y0) / _PARTS)
+        fine = shapely.segmentize(shape, step)
         lonlat = shapely.transform(fine, lambda c: georef.to_lonlat(c, crs))
         polygons = shapely.get_parts(lonlat)
         found.append(sum(_area(geod, polygon) for polygon in polygons) / 1e6)
