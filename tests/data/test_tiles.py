@@ -12,6 +12,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from typer.testing import CliRunner
 
 from rstinynet.cli.data import data as cli
@@ -109,6 +110,27 @@ def test_nodata_and_empty_tiles(tmp_path):
     names = [tile.path.name for tile in cut(labelled, tmp_path / "tiles", settings=settings).images]
     assert names == ["scene__64_0.tif", "scene__128_0.tif", "scene__256_0.tif"]
     assert sorted(path.name for path in (tmp_path / "tiles").iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("fourth", ["near infrared", "near infrared and alpha"])
+def test_data_are_missing_where_the_bands_read_have_none(tmp_path, fourth):
+    pixels = np.random.default_rng(4).integers(100, 900, (5, 64, 128)).astype(np.uint16)
+    if fourth == "near infrared":
+        pixels = pixels[:4]
+        pixels[:3, :, 64:] = 0
+        nodata = 0
+    else:
+        pixels[4] = 65535
+        pixels[4, :, 64:] = 0
+        nodata = None
+    labelled = make_set(tmp_path, pixels, [(5, 5, 15, 15)], nodata=nodata, photometric="RGB")
+    if nodata is None:
+        with rasterio.open(tmp_path / "scene.tif", "r+") as raster:
+            kinds = list(raster.colorinterp)
+            raster.colorinterp = [*kinds[:4], ColorInterp.alpha]
+    settings = TileSettings(tile=64, overlap=0, empty_share=1.0)
+    tiles = cut(labelled, tmp_path / "tiles", settings=settings)
+    assert [tile.path.name for tile in tiles.images] == ["scene__0_0.tif"]
 
 
 def test_an_interrupted_cut_goes_on(tmp_path):
