@@ -190,6 +190,15 @@ def test_recorded_command_makes_the_same_run(licence):
     assert overrides.with_overrides(tiny(), overrides.parse_assignments(given)) == recipe
 
 
+@pytest.mark.parametrize("path", ["runs/a, b/best.safetensors", "runs/x #2/best", "2024", "[x]"])
+def test_paths_are_taken_as_they_are(path):
+    recipe = overrides.with_overrides(tiny(), overrides.parse_assignments([f"distill={path}"]))
+    assert recipe.distill == path
+    assert overrides.from_values(overrides.as_values(recipe)) == recipe
+    for nothing in ("none", "null", ""):
+        assert overrides.with_overrides(recipe, {"distill": nothing}).distill is None
+
+
 def test_the_recorded_command_is_text_whatever_the_data_is_called():
     job = Job(model="m", data=Path(os.fsdecode(b"caf\xe9")), out=Path("r"), recipe=tiny())
     assert "--data 'caf?'" in job.command()

@@ -17,6 +17,9 @@ from rstinynet.train.recipe import RECIPES, Recipe, near, setting_names
 
 NESTED: dict[str, type[Any]] = {"augment": AugmentSettings, "loss": LossSettings}
 
+_NOTHING = ("none", "null", "")
+"""What stands for no value, in any letters."""
+
 
 def named_recipe(name: str) -> Recipe:
     """The recipe of that name; UsageError with a suggestion if there is none."""
@@ -151,13 +154,16 @@ def _full_name(key: str) -> str:
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
+    if isinstance(value, str) and kind == str | None:
+        # A path: commas and what else YAML knows belong to it.
+        return None if value.lower() in _NOTHING else value
     # `none` and `off` are words where a setting is one of several words.
     if isinstance(value, str) and kind is not str and get_origin(kind) is not Literal:
         text = value
         if "," in text and not text.startswith("["):
             text = f"[{text}]"
         try:
-            value = None if text.lower() in ("none", "null", "") else yaml.safe_load(text)
+            value = None if text.lower() in _NOTHING else yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UsageError(f"the value of '{name}' cannot be read: {value!r}") from error
     if kind == tuple[str, ...]:
