@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyogrio.raw
 import pytest
+import shapely
 
 from rstinynet.errors import UsageError
-from rstinynet.files import check_file_place, check_folder_place, replacing_folder, write_bytes
+from rstinynet.files import (
+    check_file_place,
+    check_folder_place,
+    replacing_folder,
+    replacing_set,
+    write_bytes,
+)
 
 
 def test_a_folder_comes_whole(tmp_path):
@@ -100,3 +109,48 @@ def test_a_folder_that_may_not_be_changed_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(UsageError, match="may not change"):
         check_file_place(tmp_path / "x", option="--out")
+
+
+def write_shapes(path, xs, **options):
+    pyogrio.raw.write(
+        path,
+        geometry=shapely.to_wkb(shapely.points(xs, 0.0)),
+        field_data=[np.array(xs)],
+        fields=np.array(["x"], object),
+        geometry_type="Point",
+        **options,
+    )
+
+
+def test_no_index_or_system_of_an_old_shapefile_stays_beside_a_new_one(tmp_path):
+    path = tmp_path / "a.shp"
+    write_shapes(path, [0.0, 1.0], crs="EPSG:32611", SPATIAL_INDEX="YES")
+    for theirs in ("a.sbn", "a.b.qix", "a.tif.ovr", "b.qix", "a.txt"):
+        (tmp_path / theirs).write_text("theirs")
+    assert (tmp_path / "a.qix").exists()
+    with (
+        pytest.warns(UserWarning, match="'crs' was not provided"),
+        replacing_set(path) as beside,
+    ):
+        write_shapes(beside, [50.0, 60.0, 70.0], crs=None)
+    meta, _, _, (x,) = pyogrio.raw.read(path, bbox=(55, -1, 75, 1))
+    assert x.tolist() == [60, 70]
+    assert meta["crs"] is None
+    names = {each.name for each in tmp_path.iterdir()}
+    assert not names & {"a.sbn", "a.qix", "a.prj"}
+    assert names >= {"a.b.qix", "a.tif.ovr", "b.qix", "a.txt", "a.dbf", "a.shx"}
+
+
+def test_a_set_that_fails_leaves_what_was(tmp_path):
+    path = tmp_path / "a.shp"
+    write_shapes(path, [0.0], crs="EPSG:32611", SPATIAL_INDEX="YES")
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+
+    def fail():
+        with replacing_set(path) as beside:
+            beside.write_text("new")
+            raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        fail()
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before

@@ -12,6 +12,9 @@ from typing import Any
 
 from rstinynet.errors import UsageError
 
+_BESIDE_SHAPES = (".qix", ".sbn", ".sbx", ".idm", ".ind", ".prj", ".qpj")
+_BESIDE_RASTERS = (".ovr", ".msk", ".aux.xml")
+
 
 @contextmanager
 def replacing(path: Path | str, *, sync: bool = True) -> Iterator[Path]:
@@ -33,10 +36,11 @@ def replacing(path: Path | str, *, sync: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def replacing_set(path: Path | str) -> Iterator[Path]:
-    """`replacing` for a file with companions of the same stem, such as a shapefile.
+    """`replacing` for a file with companions, such as a shapefile or a GeoTIFF.
 
     Files cannot be renamed together. So the old main file goes first and the new one comes last:
-    whatever interrupts this, no main file ever stands beside companions that are not its own.
+    whatever interrupts this, no main file ever stands beside companions that are not its own. Nor
+    do those that other programs made of the old one stay, such as an index or overviews.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +51,8 @@ def replacing_set(path: Path | str) -> Iterator[Path]:
         for one in [beside, *companions]:
             _sync(one)
         final.unlink(missing_ok=True)
+        for one in _outdated(final):
+            one.unlink(missing_ok=True)
         for one in companions:
             one.replace(final.parent / one.name)
         beside.replace(final)
@@ -82,6 +88,13 @@ def replacing_folder(path: Path | str, *, may_hold: Collection[str] = ()) -> Ite
             if stood:
                 old.rename(final)
             raise
+
+
+def _outdated(path: Path) -> list[Path]:
+    """Where readers look for more about a shapefile or a raster at `path`."""
+    if path.suffix.lower() == ".shp":
+        return [path.with_suffix(suffix) for suffix in _BESIDE_SHAPES]
+    return [path.with_name(path.name + suffix) for suffix in _BESIDE_RASTERS]
 
 
 def _sync(path: Path) -> None:

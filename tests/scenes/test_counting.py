@@ -17,6 +17,7 @@ import rasterio
 import shapely
 from affine import Affine
 from pyproj import CRS, Transformer
+from rasterio.enums import Resampling
 
 from rstinynet.detections import Detections
 from rstinynet.errors import DataError, UsageError
@@ -267,6 +268,25 @@ def test_a_grid_covers_the_extent_also_where_nothing_was_found(tmp_path: Path) -
     Grid(50, UTM).write(tmp_path / "none.tif", ["car"])
     with rasterio.open(tmp_path / "none.tif") as file:
         assert file.shape == (1, 1)
+
+
+def test_no_overviews_of_an_older_grid_stay_beside_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "g.tif"
+    for count in (1, 50):
+        grid = Grid(10, UTM, (WEST, NORTH - 640, WEST + 640, NORTH))
+        xy = np.full((count, 2), (WEST + 5, NORTH - 5))
+        grid.add(Places(xy, np.array(["ship"] * count, object), np.ones(count)), UTM)
+        grid.write(path, ["ship"])
+        if count == 1:
+            with rasterio.Env(TIFF_USE_OVR="YES"), rasterio.open(path, "r+") as file:
+                file.build_overviews([2], Resampling.average)
+            (tmp_path / "g.tif.aux.xml").write_text("<PAMDataset/>")
+            (tmp_path / "g.qml").write_text("theirs")
+            assert (tmp_path / "g.tif.ovr").exists()
+    with rasterio.open(path) as file:
+        quarters = file.read(1, out_shape=(32, 32), resampling=Resampling.average)
+    assert quarters.max() == 50 / 1e-4 / 4
+    assert {each.name for each in tmp_path.iterdir()} == {"g.tif", "g.qml"}
 
 
 def test_a_grid_has_a_system_whose_unit_is_a_length() -> None:

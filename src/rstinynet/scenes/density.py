@@ -24,7 +24,7 @@ from pyproj.exceptions import ProjError
 from rasterio.windows import Window
 
 from rstinynet.errors import UsageError
-from rstinynet.files import replacing
+from rstinynet.files import replacing, replacing_set
 from rstinynet.scenes import georef, zones
 from rstinynet.scenes.places import Places
 from rstinynet.scenes.survey import Bounds, moved
@@ -77,7 +77,7 @@ class Grid:
         values = np.fromiter(self._counts.values(), np.float64, len(self._counts))
         values /= (self.size_m / 1000) ** 2
         with (
-            replacing(path) as beside,
+            replacing_set(path) as beside,
             rasterio.open(
                 beside,
                 "w",
