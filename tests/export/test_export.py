@@ -64,6 +64,18 @@ def test_without_a_place_a_folder_gives_its_whole_name(weights, tmp_path, monkey
     assert Path("v1.2.onnx").is_file()
 
 
+def test_without_a_place_a_revision_gives_its_whole_name(weights, tmp_path, monkeypatch):
+    def load(name):
+        return load_weights(weights)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rstinynet.export.run.load_weights", load)
+    for name in ("hub:owner/ships@v1.2", "hub:owner/ships@v1.3", "tiny.safetensors"):
+        assert run(["export", name, "--imgsz", "32"]) == 0
+    names = ["ships@v1.2.onnx", "ships@v1.3.onnx", "tiny.onnx"]
+    assert sorted(path.name for path in tmp_path.glob("*.onnx")) == names
+
+
 def test_openvino_too(weights, tmp_path, image):
     path = tmp_path / "tiny.xml"
     assert run(["export", str(weights), "--format", "openvino", "--out", str(path)]) == 0

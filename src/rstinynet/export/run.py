@@ -302,6 +302,8 @@ def _ap(
 
 
 def _stem(weights: Path | str) -> str:
-    """What a file of these weights is called: a folder's whole name, a file's without suffix."""
+    """What a file of these weights is called: as they are, but for the suffix of a weights file."""
     path = Path(str(weights))
-    return path.resolve().name if path.is_dir() else path.stem
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.suffix.lower() == ".safetensors" else path.name
