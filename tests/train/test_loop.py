@@ -15,6 +15,7 @@ from rstinynet.model.weights import read_metadata
 from rstinynet.train import checkpoint, loop, norms, outcome
 from rstinynet.train import clock as clock_module
 from rstinynet.train.batches import Batches
+from rstinynet.train.folder import held
 from rstinynet.train.job import Job, TrainingStoppedError
 from rstinynet.train.learner import Learner
 from rstinynet.train.loop import Trainer, train
@@ -30,6 +31,19 @@ def job(synthetic):
         short(), {"imgsz": 64, "batch": 2, "epochs": 2, "norm_batches": 1, "val_every": 0}
     )
     return Job(model="yolo11n", data=folder, out=folder / "run", recipe=recipe)
+
+
+def test_two_runs_do_not_share_a_folder(job, tmp_path):
+    job = replace(job, out=tmp_path / "run")
+    with held(job.out):
+        with pytest.raises(UsageError, match=r"a run is at work in .*run: give another --out"):
+            train(job)
+        assert not list(job.out.iterdir())
+        with held(job.out, leads=False):
+            pass  # the other processes of the same run
+    assert train(job)["iterations"] > 0
+    with held(job.out), pytest.raises(UsageError, match="at work"):
+        loop.resume(job.out)
 
 
 def test_run_writes_its_files(job, tmp_path):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
+import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,35 @@ import yaml
 from rstinynet.errors import UsageError
 from rstinynet.files import write_bytes, write_json
 from rstinynet.train import checkpoint
+from rstinynet.train.faults import saving
 from rstinynet.version import __version__
+
+
+@contextmanager
+def held(path: Path, *, leads: bool = True) -> Iterator[None]:
+    """Keep other runs out of the folder `path`, which is made, while this one is at work there.
+
+    A killed run holds nothing. Where folders cannot be locked (some network file systems) nothing
+    is kept out. Raises UsageError if a run is at work there.
+    """
+    if not leads:
+        yield
+        return
+    with saving(path):
+        path.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"a run is at work in {path}: give another --out, or stop that one first"
+            ) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from rstinynet.train import checkpoint, faults, report
 from rstinynet.train.batches import Batches
 from rstinynet.train.clock import Clock
 from rstinynet.train.faults import NotFiniteError, saving
+from rstinynet.train.folder import held
 from rstinynet.train.initial import initial_model
 from rstinynet.train.job import Job, TrainingStoppedError
 from rstinynet.train.learner import LOSSES, Learner
@@ -51,10 +52,11 @@ def train(job: Job) -> dict[str, Any]:
     """
     with joined(job.device) as ranks:
         trainer = Trainer(job, ranks=ranks)
-        if ranks.leads:
-            with saving(job.out):
-                trainer.outcome.folder.begin(job.as_values(), trainer.outcome.inputs())
-        return trainer.run()
+        with held(job.out, leads=ranks.leads):
+            if ranks.leads:
+                with saving(job.out):
+                    trainer.outcome.folder.begin(job.as_values(), trainer.outcome.inputs())
+            return trainer.run()
 
 
 def resume(
@@ -72,7 +74,7 @@ def resume(
     state = checkpoint.load(run)
     job = Job.from_values(state["job"], out=run).with_changes(changes or {})
     job = replace(job, data=data or job.data, device=device or job.device)
-    with joined(job.device) as ranks:
+    with joined(job.device) as ranks, held(run, leads=ranks.leads):
         return Trainer(job, state, ranks=ranks).run()
 
 
