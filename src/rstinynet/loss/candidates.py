@@ -73,6 +73,14 @@ def candidate_cells(boxes_N4: Tensor, grid: Grid, settings: LossSettings) -> Cel
     return Cells(first, size)
 
 
+def candidate_counts(boxes_N4: Tensor, grid: Grid, settings: LossSettings) -> Tensor:
+    """(N,) anchors that may stand for each box: the cells, or those of them that `in_field` keeps."""
+    count_N = candidate_cells(boxes_N4, grid, settings).size.prod(-1).sum(-1)
+    if settings.candidates == "receptive_field":
+        return count_N.clamp(max=settings.field_topk + 1)
+    return count_N
+
+
 def _near_cells(boxes_N4: Tensor, grid: Grid, *, reach: int) -> Cells:
     """The cell at each box's centre, or the nearest to it, and `reach` more on every side."""
     middle = (boxes_N4[:, :2] + boxes_N4[:, 2:]) / 2

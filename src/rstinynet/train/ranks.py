@@ -176,6 +176,7 @@ def _clear_loss_of_a_peer(ranks: Ranks) -> Iterator[None]:
             raise
         raise RSTinyNetError(
             f"process {ranks.rank} of 0 to {ranks.world - 1} has lost another one, which ended or "
-            "no longer answers: its own message says why. What was saved last is intact; go on "
-            f"with --resume ({str(error).strip().splitlines()[0]})"
+            "no longer answers: its own message says why. What was saved last is intact: go on "
+            "with --resume, or begin again where nothing was saved yet "
+            f"({str(error).strip().splitlines()[0]})"
         ) from error

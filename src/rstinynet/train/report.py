@@ -19,7 +19,7 @@ from torch import Tensor
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.augment_settings import AugmentSettings
 from rstinynet.data.stats import SIDES_PX, SIZES, size_of
-from rstinynet.loss.candidates import Grid, candidate_cells
+from rstinynet.loss.candidates import Grid, candidate_counts
 from rstinynet.train.recipe import Recipe
 
 MOST_SECONDS = 3.0
@@ -53,10 +53,10 @@ def coverage(
         own = ~image.crowd
         scale = training_scale(image, recipe)
         boxes = torch.from_numpy(image.boxes[own]) * scale
-        cells = candidate_cells(boxes, _grid(image, scale, strides), recipe.loss)
         sizes.append(size_of(image.areas[own]))
         sides.append((boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt().double().numpy())
-        counts.append(cells.size.prod(-1).sum(-1).numpy())
+        grid = _grid(image, scale, strides)
+        counts.append(candidate_counts(boxes, grid, recipe.loss).numpy())
     size, side, count = np.concatenate(sizes), np.concatenate(sides), np.concatenate(counts)
     bins = np.searchsorted(SIDES_PX, side, side="right") - 1
     ends = [*map(str, SIDES_PX[1:]), ""]
