@@ -13,7 +13,13 @@ from torch import Tensor
 
 from rstinynet.loss import assign as assign_module
 from rstinynet.loss.assign import Assignment, assign
-from rstinynet.loss.candidates import Grid, candidate_cells, field_distance, in_field
+from rstinynet.loss.candidates import (
+    Grid,
+    candidate_cells,
+    candidate_counts,
+    field_distance,
+    in_field,
+)
 from rstinynet.loss.settings import LossSettings
 from rstinynet.loss.targets import Packed
 from rstinynet.model.decode import anchors
@@ -268,6 +274,7 @@ def test_cells_near_a_box_hold_its_nearest_fields(
                        options)[0]  # fmt: skip
     radius = stride_of * options.field_strides / 2
     assert of_all.sum() == of_near.sum() == count + 1
+    assert candidate_counts(truth, grid, options).tolist() == [count + 1]
     # Equally near ones may be exchanged, so the distances are compared.
     distance = field_distance(points, radius, truth)
     first = distance[of_all].sort().values[:count]

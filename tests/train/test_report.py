@@ -66,6 +66,15 @@ def test_ours_leaves_no_box_out(labelled):
     assert "0 of 234 training boxes (0.0 %)" in report.in_words(found)
 
 
+@pytest.mark.parametrize(("imgsz", "strides", "expected"), [(96, (4, 8), 4), (32, (32,), 1)])
+def test_candidates_by_receptive_field_are_those_that_a_box_can_have(
+    labelled, imgsz, strides, expected
+):
+    recipe = with_overrides(paper(), {"candidates": "receptive_field", "imgsz": imgsz})
+    found = report.coverage(labelled, recipe, strides=strides)
+    assert (found["all"]["median_candidates"], found["all"]["without_candidate"]) == (expected, 0)
+
+
 def test_the_table_says_what_the_counts_are(labelled):
     found = report.coverage(labelled, with_overrides(paper(), {"imgsz": 96}), strides=(8, 16))
     lines = report.in_words(found).splitlines()

@@ -74,7 +74,7 @@ def candidate_cells(boxes_N4: Tensor, grid: Grid, settings: LossSettings) -> Cel
 
 
 def candidate_counts(boxes_N4: Tensor, grid: Grid, settings: LossSettings) -> Tensor:
-    """(N,) anchors that may stand for each box: the cells, or those of them that `in_field` keeps."""
+    """(N,) anchors that may stand for each box: its cells, or as many as `in_field` keeps."""
     count_N = candidate_cells(boxes_N4, grid, settings).size.prod(-1).sum(-1)
     if settings.candidates == "receptive_field":
         return count_N.clamp(max=settings.field_topk + 1)
