@@ -171,6 +171,12 @@ def test_every_setting_has_a_name_that_is_found(name):
         ("auxiliary_weight=nan", "0 or more"),
         ("warmup_momentum=1.5", r"in \[0, 1\)"),
         ("freeze_backbone_epochs=-2", "0 or more"),
+        ("freeze_level=-1", "0 or more"),
+        ("warmup_bias_lr=inf", "0 or more"),
+        ("backbone_lr_factor=inf", "0 or more"),
+        ("nwd_constant=inf", "number of pixels over 0"),
+        ("min_box_px=inf", "number from 0 up"),
+        ("min_box_px=nan", "number from 0 up"),
     ],
 )
 def test_unfit_settings_are_refused(assignment, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -113,9 +114,9 @@ class AugmentSettings:
                 )
         if not all(0 <= gain <= 1 for gain in self.hsv) or len(self.hsv) != 3:
             raise UsageError(f"hsv must be three numbers in [0, 1], not {self.hsv}")
-        if self.min_box_px < 0 or not 0 <= self.min_visibility <= 1:
+        if not (0 <= self.min_box_px < math.inf and 0 <= self.min_visibility <= 1):
             raise UsageError(
-                "min_box_px must be at least 0 and min_visibility lie in [0, 1], not "
+                "min_box_px must be a number from 0 up and min_visibility lie in [0, 1], not "
                 f"{self.min_box_px} and {self.min_visibility}"
             )
         if self.paste_onto and not self.paste_across:

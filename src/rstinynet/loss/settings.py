@@ -119,10 +119,10 @@ class LossSettings:
                 "LossSettings.class_weight_limit must be a number from 1 up, got "
                 f"{self.class_weight_limit}."
             )
-        if not self.nwd_constant > 0:
+        if not 0 < self.nwd_constant < math.inf:
             raise UsageError(
-                f"LossSettings.nwd_constant must be more than 0 pixels, got {self.nwd_constant}; "
-                "use the mean object side of the data."
+                "LossSettings.nwd_constant must be a number of pixels over 0, got "
+                f"{self.nwd_constant}; use the mean object side of the data."
             )
 
     @classmethod
