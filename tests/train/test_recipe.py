@@ -17,7 +17,7 @@ from rstinynet.errors import UsageError
 from rstinynet.train import overrides
 from rstinynet.train.job import Job, inference_scale, new_folder
 from rstinynet.train.optimizer import make_optimizer
-from rstinynet.train.recipe import RECIPES, Recipe, paper, setting_names, tiny
+from rstinynet.train.recipe import RECIPES, Recipe, paper, setting_names, short, tiny
 
 
 def test_paper_recipe_states_the_papers_settings():
@@ -182,6 +182,26 @@ def test_every_setting_has_a_name_that_is_found(name):
 def test_unfit_settings_are_refused(assignment, message):
     with pytest.raises(UsageError, match=message):
         overrides.with_overrides(Recipe(), overrides.parse_assignments([assignment]))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "remedy"),
+    [
+        ("warmup_epochs=9", "warmup_iterations=none"),
+        ("distill_views=2", "distill=rs-tinynet-n"),
+        ("distill_weight=0.5", "distill=rs-tinynet-n"),
+        ("cache_dir=/decoded", "cache=disk"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused_but_read_from_older_runs(assignment, remedy):
+    given = overrides.parse_assignments([assignment])
+    (name,) = given
+    with pytest.raises(UsageError, match=f"{name} does nothing w"):
+        overrides.with_overrides(short(), given)
+    recipe = overrides.with_overrides(short(), given | overrides.parse_assignments([remedy]))
+    assert name in overrides.differences(recipe)
+    idle = replace(short(), **{name: getattr(recipe, name)})
+    assert overrides.from_values(overrides.as_values(idle)) == idle
 
 
 @pytest.mark.parametrize("licence", ["CC BY-NC-SA 4.0", "A, B and C", "none", "[x]"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, replace
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -32,12 +32,19 @@ def named_recipe(name: str) -> Recipe:
 
 
 def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe with settings replaced; UsageError on an unknown name or an unfit value.
+    """The recipe with settings replaced.
 
+    UsageError on an unknown name, an unfit value, or one that does nothing beside the others.
     Names are those of `setting_names()`; `mosaic` stands for `augment.mosaic` where only one
     setting ends so. Values are text as typed, read as YAML (`none`, `0.5`, `[0.5,1.6]`, `0.5,1.6`),
     or already values.
     """
+    changed = _replaced(recipe, overrides)
+    _refuse_idle(changed, {_full_name(key) for key in overrides})
+    return changed
+
+
+def _replaced(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     own: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     for key, value in overrides.items():
@@ -54,6 +61,26 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
         raise
     except (ValueError, TypeError) as error:
         raise UsageError(f"these settings do not fit together: {error}") from error
+
+
+def _refuse_idle(recipe: Recipe, given: Set[str]) -> None:
+    """UsageError where one of the `given` settings does nothing beside the recipe's others.
+
+    No rule of the recipe itself, or runs of earlier versions could not be resumed.
+    """
+    if "warmup_epochs" in given and recipe.warmup_iterations is not None:
+        raise UsageError(
+            f"warmup_epochs does nothing while warmup_iterations is {recipe.warmup_iterations}: "
+            "leave one out, or add warmup_iterations=none (--set)"
+        )
+    default = Recipe()
+    for name, works, needed in (
+        ("distill_weight", recipe.distill is not None, "distill"),
+        ("distill_views", recipe.distill is not None, "distill"),
+        ("cache_dir", recipe.cache == "disk", "cache=disk"),
+    ):
+        if name in given and not works and getattr(recipe, name) != getattr(default, name):
+            raise UsageError(f"{name} does nothing without {needed}: add that, or leave it out")
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
@@ -80,7 +107,7 @@ def from_values(values: Mapping[str, Any]) -> Recipe:
             flat.update({f"{key}.{leaf}": item for leaf, item in value.items()})
         elif key != "name":
             flat[key] = value
-    return replace(with_overrides(Recipe(), flat), name=str(values.get("name", "custom")))
+    return replace(_replaced(Recipe(), flat), name=str(values.get("name", "custom")))
 
 
 def differences(recipe: Recipe) -> dict[str, Any]:
