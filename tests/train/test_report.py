@@ -12,6 +12,7 @@ from rstinynet.data.folder import open_split
 from rstinynet.data.stats import has_anchor
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.train import report
+from rstinynet.train.clock import Clock
 from rstinynet.train.job import Job
 from rstinynet.train.loop import train
 from rstinynet.train.overrides import with_overrides
@@ -115,6 +116,21 @@ def test_what_augmentation_loses_is_said_in_words():
     assert "became background: 7 with less than 10 %" in report.lost_in_words(row, paper().augment)
 
 
+@pytest.mark.parametrize(
+    ("per_epoch", "changes", "expected"),
+    [
+        (30, {"epochs": 20}, ""),
+        (30, {"epochs": 19}, ", warm-up takes 200 of 570 batches"),
+        (5, {"epochs": 30}, ", warm-up takes 150 of 150 batches"),
+        (5, {"epochs": 30, "max_minutes": 5}, ""),
+        (5, {"epochs": 30, "warmup_iterations": None}, ""),
+    ],
+)
+def test_a_warmup_that_is_much_of_a_run_is_said(per_epoch, changes, expected):
+    clock = Clock(replace(short(), **changes), per_epoch=per_epoch)
+    assert report.long_warmup_in_words(clock) == expected
+
+
 def test_a_run_says_its_settings_and_its_losses(tmp_path, capsys):
     make_synthetic(tmp_path, images=2, size=64)
     make_synthetic(tmp_path, images=1, size=64, split="val")
@@ -126,6 +142,7 @@ def test_a_run_says_its_settings_and_its_losses(tmp_path, capsys):
     assert "epochs=1* batch=2* seed=0" in said
     assert "augment: imgsz=64* fit=letterbox" in said
     assert "training boxes" in said
+    assert "warm-up takes 1 of 1 batches" in said.replace("\n", " ")
     assert "taught" in said
     kept = json.loads((tmp_path / "run" / "assignment.json").read_text())
     assert kept["strides"] == [8, 16, 32]

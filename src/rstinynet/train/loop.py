@@ -314,6 +314,7 @@ class Trainer:
             f"{self.recipe.epochs} epochs of "
             f"{self.clock.per_epoch} batches of {self.batches.batch}, {self.recipe.imgsz} px, "
             f"{mosaic}, on {self.ranks.where(self.job.device)}, from batch {self.clock.iteration}"
+            f"{report.long_warmup_in_words(self.clock)}"
         )
 
     def _explain(self) -> None:

@@ -20,12 +20,15 @@ from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.augment_settings import AugmentSettings
 from rstinynet.data.stats import SIDES_PX, SIZES, size_of
 from rstinynet.loss.candidates import Grid, candidate_counts
+from rstinynet.train.clock import Clock
 from rstinynet.train.recipe import Recipe
 
 MOST_SECONDS = 3.0
 SAMPLED_IMAGES = 5000
 DIVISOR = 32
 """Images are padded to multiples of this before the model sees them."""
+MUCH_WARMUP = 1 / 3
+"""Share of a run above which its warm-up is worth a word."""
 
 
 def coverage(
@@ -131,6 +134,14 @@ def _line(name: str, side: str, counts: Mapping[str, Any]) -> str:
         f"  {name:<12}{side:>10}{counts['boxes']:>9}{counts['without_candidate']:>8}"
         f"{100 * counts['share']:>9.1f}{counts['median_candidates']:>12.0f}"
     )
+
+
+def long_warmup_in_words(clock: Clock) -> str:
+    """ ", warm-up takes N of M batches" where that is much of the run, or nothing."""
+    ends = clock.recipe.max_minutes is not None  # by itself, with a tenth of the run
+    if ends or clock.warmup <= MUCH_WARMUP * clock.total:
+        return ""
+    return f", warm-up takes {min(clock.warmup, clock.total)} of {clock.total} batches"
 
 
 def lost_in_words(row: Mapping[str, Any], settings: AugmentSettings) -> str:
