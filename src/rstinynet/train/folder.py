@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import os
 import platform
@@ -24,15 +23,20 @@ from rstinynet.train import checkpoint
 from rstinynet.train.faults import saving
 from rstinynet.version import __version__
 
+try:
+    import fcntl
+except ImportError:  # Windows, where `held` keeps nothing out
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextmanager
 def held(path: Path, *, leads: bool = True) -> Iterator[None]:
     """Keep other runs out of the folder `path`, which is made, while this one is at work there.
 
-    A killed run holds nothing. Where folders cannot be locked (some network file systems) nothing
-    is kept out. Raises UsageError if a run is at work there.
+    A killed run holds nothing. Where folders cannot be locked (Windows, some network file systems)
+    nothing is kept out. Raises UsageError if a run is at work there.
     """
-    if not leads:
+    if not leads or fcntl is None:
         yield
         return
     with saving(path):
