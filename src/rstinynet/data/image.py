@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
 
 from rstinynet.errors import DataError
 
@@ -118,6 +119,30 @@ def depths(raster: Any) -> tuple[int, ...]:
         said = raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "")
         found.append(min(int(said), whole) if said.isdecimal() and int(said) else whole)
     return tuple(found)
+
+
+def with_data(
+    raster: Any,
+    bands: Sequence[int],
+    *,
+    window: Window | None = None,
+    size: tuple[int, int] | None = None,
+) -> npt.NDArray[np.bool_] | None:
+    """(h, w) where any of `bands` of an open rasterio file has data; None where all of them have.
+
+    rasterio's `dataset_mask` asks all bands, of which one that is not read may have data where
+    these have none, and GDAL knows an alpha band only among two or four.
+    """
+    flags = {flag for band in bands for flag in raster.mask_flag_enums[band - 1]}
+    of_all = MaskFlags.per_dataset in flags
+    if ColorInterp.alpha in raster.colorinterp and not of_all:
+        alpha = raster.colorinterp.index(ColorInterp.alpha) + 1
+        return np.asarray(raster.read(alpha, window=window, out_shape=size) > 0)
+    if flags == {MaskFlags.all_valid}:
+        return None
+    asked = list(bands[:1]) if of_all else list(dict.fromkeys(bands))
+    shape = None if size is None else (len(asked), *size)
+    return np.asarray(raster.read_masks(asked, window=window, out_shape=shape).any(axis=0))
 
 
 def spread(bands: npt.NDArray[np.uint8], bits: Sequence[int]) -> npt.NDArray[np.uint8]:

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
-from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -26,7 +25,7 @@ from rstinynet import files
 from rstinynet.boxes import area
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.formats.common import georeference
-from rstinynet.data.image import PERCENTILES, depths, palette
+from rstinynet.data.image import PERCENTILES, depths, palette, with_data
 from rstinynet.detections import Float32Array
 from rstinynet.errors import DataError, UsageError
 
@@ -158,9 +157,10 @@ def _tiles(
             target = folder / f"{image.path.stem}__{left}_{top}.tif"
             if not _is_there(target, across, down):
                 window = Window(left, top, across, down)
-                if not _has_data(scene, bands, window).any():
+                valid = with_data(scene, bands, window=window)
+                if valid is not None and not valid.any():
                     continue  # nothing but nodata
-                _write(scene, window, target, bands=bands, limits=limits)
+                _write(scene, window, target, bands=bands, limits=limits, valid=valid)
             if empty:
                 quota.took()
             made.append(replace(tile, path=target))
@@ -221,21 +221,6 @@ def _limits(scene: DatasetReader, bands: Sequence[int]) -> Float32Array | None:
     return limits
 
 
-def _has_data(scene: DatasetReader, bands: Sequence[int], window: Window) -> npt.NDArray[np.bool_]:
-    """(h, w) where any of `bands` has data, or where an alpha band says so.
-
-    GDAL's mask of the whole asks all bands, also those that are not read, and knows an alpha band
-    only among two or four.
-    """
-    kinds = list(scene.colorinterp)
-    of_all = MaskFlags.per_dataset in scene.mask_flag_enums[bands[0] - 1]
-    if ColorInterp.alpha in kinds and not of_all:
-        alpha = scene.read(kinds.index(ColorInterp.alpha) + 1, window=window)
-        return np.asarray(alpha > 0)
-    masks = scene.read_masks(list(bands), window=window)
-    return np.asarray(masks.any(axis=0))
-
-
 def _write(
     scene: DatasetReader,
     window: Window,
@@ -243,6 +228,7 @@ def _write(
     *,
     bands: Sequence[int],
     limits: Float32Array | None,
+    valid: npt.NDArray[np.bool_] | None,
 ) -> None:
     values = scene.read(list(bands), window=window)
     table = palette(scene)
@@ -252,7 +238,8 @@ def _write(
         low, high = limits[:, 0, None, None], limits[:, 1, None, None]
         scaled = (values.astype(np.float32) - low) * (255 / (high - low))
         values = np.clip(np.nan_to_num(scaled, nan=0.0) + 0.5, 0, 255).astype(np.uint8)
-    values[:, ~_has_data(scene, bands, window)] = 0
+    if valid is not None:
+        values[:, ~valid] = 0
     profile = {
         "driver": "GTiff",
         "width": int(window.width),

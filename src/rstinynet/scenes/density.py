@@ -27,6 +27,7 @@ from rstinynet.errors import UsageError
 from rstinynet.files import replacing, replacing_set
 from rstinynet.scenes import georef, zones
 from rstinynet.scenes.places import Places
+from rstinynet.scenes.sources import GRID_UNIT
 from rstinynet.scenes.survey import Bounds, moved
 from rstinynet.scenes.vector_files import GeoParquetFile
 
@@ -97,7 +98,7 @@ class Grid:
                 BIGTIFF="IF_SAFER",
             ) as file,
         ):
-            file.update_tags(unit="objects per square kilometre", cell_m=f"{self.size_m:g}")
+            file.update_tags(unit=GRID_UNIT, cell_m=f"{self.size_m:g}")
             for band, name in enumerate(["total", *names], 1):
                 file.set_band_description(band, name)
             for start in range(0, height, _ROWS):

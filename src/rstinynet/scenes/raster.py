@@ -18,12 +18,12 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from pyproj import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.warp import reproject
 from rasterio.windows import Window as RasterWindow
 
-from rstinynet.data.image import depths, palette
+from rstinynet.data.image import depths, palette, with_data
 from rstinynet.errors import DataError, UsageError
 from rstinynet.scenes import georef
 from rstinynet.scenes.windows import Window
@@ -106,12 +106,9 @@ class RasterSource:
         stored = "uint8" if self._palette is not None else file.dtypes[0]
         # numpy has no complex integers; real or not is all that matters here.
         self.dtype = np.dtype("complex64" if stored == "complex_int16" else stored)
-        self._flags = file.mask_flag_enums
-        kinds = list(file.colorinterp)
-        self._alpha = kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None
         self.stated = tuple(
             f"{kind.name}, nodata {nodata}"
-            for kind, nodata in zip(kinds, file.nodatavals, strict=True)
+            for kind, nodata in zip(file.colorinterp, file.nodatavals, strict=True)
         )
         self.notes = self._striped()
 
@@ -202,8 +199,9 @@ class RasterSource:
         how = resampling if self._palette is None else Resampling.nearest
         shape = None if size is None else (len(wanted), *size)
         try:
-            values = self._handle().read(wanted, window=window, out_shape=shape, resampling=how)
-            mask = self._mask(wanted, window, size)
+            file = self._handle()
+            values = file.read(wanted, window=window, out_shape=shape, resampling=how)
+            mask = with_data(file, wanted, window=window, size=size)
         except (RasterioError, RasterioIOError, MemoryError) as error:
             place = "" if window is None else f" at x {window.col_off:.0f}, y {window.row_off:.0f}"
             raise DataError(
@@ -213,26 +211,6 @@ class RasterSource:
         if self._palette is not None:
             values = self._palette[values[0]].transpose(2, 0, 1)[[band - 1 for band in bands]]
         return values, mask
-
-    def _mask(
-        self, bands: Sequence[int], window: RasterWindow | None, size: tuple[int, int] | None
-    ) -> Mask | None:
-        """Where (h, w) any of `bands` has data; None where nothing says that they lack some.
-
-        rasterio's `dataset_mask` asks all bands, of which one that is not read may have data where
-        these have none, and GDAL knows an alpha band only among two or four.
-        """
-        flags = {flag for band in bands for flag in self._flags[band - 1]}
-        of_all = MaskFlags.per_dataset in flags
-        if self._alpha is not None and not of_all:
-            alpha = self._handle().read(self._alpha, window=window, out_shape=size)
-            return np.asarray(alpha > 0)
-        if flags == {MaskFlags.all_valid}:
-            return None
-        asked = bands[:1] if of_all else list(dict.fromkeys(bands))
-        shape = None if size is None else (len(asked), *size)
-        masks = self._handle().read_masks(asked, window=window, out_shape=shape)
-        return np.asarray(masks.any(axis=0))
 
     def _in_strips(self) -> bool:
         return bool(self._file.block_shapes[0][1] >= self.width > 1024)

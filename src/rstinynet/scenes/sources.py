@@ -36,6 +36,8 @@ _REMOTE = {
 
 _RESULT = re.compile(r"(.+)_detections(?:_closeups)?\.png", re.IGNORECASE)
 _GRID = "_grid.tif"
+GRID_UNIT = "objects per square kilometre"
+"""Tag `unit` of a grid of counts, by which it is known not to be a scene."""
 _NUMBERED = re.compile(r"_\d+$")
 
 Source = Path | str
@@ -190,7 +192,7 @@ def _is_grid(path: Path) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as file:
-                return bool(file.tags().get("unit") == "objects per square kilometre")
+                return bool(file.tags().get("unit") == GRID_UNIT)
     except (RasterioError, UnicodeError):
         return False
 
