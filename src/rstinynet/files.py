@@ -12,6 +12,11 @@ from typing import Any
 
 from rstinynet.errors import UsageError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where `lock` keeps nothing out
+    fcntl = None  # type: ignore[assignment]
+
 _BESIDE_SHAPES = (".qix", ".sbn", ".sbx", ".idm", ".ind", ".prj", ".qpj")
 _BESIDE_RASTERS = (".ovr", ".msk", ".aux.xml")
 
@@ -88,6 +93,22 @@ def replacing_folder(path: Path | str, *, may_hold: Collection[str] = ()) -> Ite
             if stood:
                 old.rename(final)
             raise
+
+
+def lock(descriptor: int) -> bool:
+    """Keep other processes from locking an open file or folder until it is closed.
+
+    False where another holds it; a killed process holds nothing. Where nothing can be locked
+    (Windows, some network file systems) nothing is kept out.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
 
 
 def _outdated(path: Path) -> list[Path]:

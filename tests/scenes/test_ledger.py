@@ -126,6 +126,19 @@ def test_two_runs_do_not_share_a_ledger(tmp_path: Path) -> None:
             second.start(KEY, 10)
 
 
+def test_a_search_goes_on_where_files_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(descriptor: int, operation: int) -> None:
+        raise OSError(37, "No locks available")  # as on some network file systems
+
+    monkeypatch.setattr("rstinynet.files.fcntl.flock", refused)
+    with Ledger(tmp_path / "l") as ledger:
+        ledger.start(KEY, 10)
+        ledger.record(0, [found(3)])
+        assert ledger.done == 1
+
+
 def test_a_full_disk_is_named_and_what_was_done_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def job(synthetic):
 
 def test_two_runs_do_not_share_a_folder(job, tmp_path):
     job = replace(job, out=tmp_path / "run")
+    job.out.mkdir()
     with held(job.out):
         with pytest.raises(UsageError, match=r"a run is at work in .*run: give another --out"):
             train(job)
@@ -46,8 +47,25 @@ def test_two_runs_do_not_share_a_folder(job, tmp_path):
         loop.resume(job.out)
 
 
+def test_resume_reads_a_state_that_no_other_run_can_outdate(job, tmp_path, monkeypatch):
+    def refused(run):
+        with pytest.raises(UsageError, match="at work"), held(run):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.checkpoint, "load", refused)
+    with pytest.raises(KeyboardInterrupt):
+        loop.resume(tmp_path)
+
+
+def test_resume_makes_no_folder(tmp_path):
+    with pytest.raises(RSTinyNetError, match="--resume needs the folder of a run"):
+        loop.resume(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_where_nothing_can_be_locked_a_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("rstinynet.train.folder.fcntl", None)  # as on Windows
+    monkeypatch.setattr("rstinynet.files.fcntl", None)  # as on Windows
     with held(tmp_path), held(tmp_path):
         pass
 

@@ -8,7 +8,6 @@ The first line says what was searched with what: anything that changed refuses t
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ import numpy as np
 
 from rstinynet.detections import Detections
 from rstinynet.errors import DataError, RSTinyNetError, UsageError, WeightsError
+from rstinynet.files import lock
 from rstinynet.scenes.spill import ROW, pack, unpack
 
 VERSION = 1
@@ -101,15 +101,13 @@ class Ledger:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._log = os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not lock(self._log):
             os.close(self._log)
             self._log = None
             raise UsageError(
                 f"{self.folder}: another run is searching this scene into the same folder; wait "
                 "for it, or choose another --out"
-            ) from error
+            )
         if self._resume and self._restore(key):
             self.resumed = self.done
         else:

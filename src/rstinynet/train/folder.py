@@ -18,39 +18,26 @@ import torch
 import yaml
 
 from rstinynet.errors import UsageError
-from rstinynet.files import write_bytes, write_json
+from rstinynet.files import lock, write_bytes, write_json
 from rstinynet.train import checkpoint
-from rstinynet.train.faults import saving
 from rstinynet.version import __version__
-
-try:
-    import fcntl
-except ImportError:  # Windows, where `held` keeps nothing out
-    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
 def held(path: Path, *, leads: bool = True) -> Iterator[None]:
-    """Keep other runs out of the folder `path`, which is made, while this one is at work there.
+    """Keep other runs out of the folder `path` while this one is at work there.
 
-    A killed run holds nothing. Where folders cannot be locked (Windows, some network file systems)
-    nothing is kept out. Raises UsageError if a run is at work there.
+    A folder that is missing is left so. Raises UsageError if a run is at work there.
     """
-    if not leads or fcntl is None:
+    if not leads or not path.is_dir() or os.name == "nt":  # Windows opens no folders
         yield
         return
-    with saving(path):
-        path.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path, os.O_RDONLY)
+    folder = os.open(path, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(folder):
             raise UsageError(
                 f"a run is at work in {path}: give another --out, or stop that one first"
-            ) from None
-        except OSError:
-            pass
+            )
         yield
     finally:
         os.close(folder)

@@ -35,7 +35,7 @@ from rstinynet.train.optimizer import set_rates
 from rstinynet.train.outcome import Outcome
 from rstinynet.train.overrides import described
 from rstinynet.train.progress import Reporter, StopRequest, batch_line, epoch_line
-from rstinynet.train.ranks import ALONE, Ranks, joined
+from rstinynet.train.ranks import ALONE, Ranks, joined, placed
 from rstinynet.train.simd_scale import with_simd_scale
 from rstinynet.train.tally import Tally
 from rstinynet.train.teacher import Teacher
@@ -52,6 +52,9 @@ def train(job: Job) -> dict[str, Any]:
     """
     with joined(job.device) as ranks:
         trainer = Trainer(job, ranks=ranks)
+        if ranks.leads:
+            with saving(job.out):
+                job.out.mkdir(parents=True, exist_ok=True)
         with held(job.out, leads=ranks.leads):
             if ranks.leads:
                 with saving(job.out):
@@ -71,11 +74,12 @@ def resume(
     On the device it was on, unless `device` is given, on any number of processes; UsageError if
     there is no such device here, or if `changes` are of settings that cannot change any more.
     """
-    state = checkpoint.load(run)
-    job = Job.from_values(state["job"], out=run).with_changes(changes or {})
-    job = replace(job, data=data or job.data, device=device or job.device)
-    with joined(job.device) as ranks, held(run, leads=ranks.leads):
-        return Trainer(job, state, ranks=ranks).run()
+    with held(run, leads=placed().leads):
+        state = checkpoint.load(run)
+        job = Job.from_values(state["job"], out=run).with_changes(changes or {})
+        job = replace(job, data=data or job.data, device=device or job.device)
+        with joined(job.device) as ranks:
+            return Trainer(job, state, ranks=ranks).run()
 
 
 class Trainer:
