@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rstinynet.boxes import area
+from rstinynet.boxes import area, pairwise_iou
 from rstinynet.data.augment import PAD, AugmentSettings, Piece, arrange, letterboxed
+from rstinynet.data.geometry import Warp
 
 PLAIN = AugmentSettings(imgsz=128, scale=(1, 1), min_box_px=0, min_visibility=0, focus_prob=0)
 BACKGROUND = 0
@@ -52,7 +53,7 @@ geometries = st.fixed_dictionaries(
         "translate": st.floats(0, 0.3),
         "scale": st.sampled_from([(0.6, 0.9), (1.0, 1.0), (1.1, 2.0)]),
         "cut_boxes": st.sampled_from(["ignore", "drop"]),
-        "warped_boxes": st.sampled_from(["ellipse", "corners"]),
+        "warped_boxes": st.sampled_from(["rounded", "ellipse", "corners"]),
     }
 )
 
@@ -117,7 +118,9 @@ def test_the_box_of_a_turned_ellipse_stays_tight(fit):
     cv2.ellipse(image, (64, 60), (32, 12), 0, 0, 360, (255, 255, 255), -1, cv2.LINE_AA)
     box = np.array([[32, 48, 97, 73]], np.float32)
     piece = Piece(image, box, np.zeros(1, int), np.zeros(1, bool))
-    chosen = dataclasses.replace(PLAIN, fit=fit, degrees=180, shear=10, symmetries="none")
+    chosen = dataclasses.replace(
+        PLAIN, fit=fit, degrees=180, shear=10, symmetries="none", warped_boxes="ellipse"
+    )
     looser = dataclasses.replace(chosen, warped_boxes="corners")
     areas = []
     for seed in range(12):
@@ -217,3 +220,28 @@ def test_dropped_boxes_are_background_and_counted_and_crowds_stay():
     assert kept.crowd.tolist() == [True, False, True, True]
     assert left.labels.tolist() == [1, 3]
     assert left.crowd.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("broad", [6, 12, 23, 24])
+def test_a_turned_rectangle_with_rounded_corners_gets_the_best_box_as_rounded(broad):
+    """A vehicle or a ship, its corners cut off by a quarter of its breadth; a square as a disc."""
+    length = 24
+    halves = np.array([length, broad]) / 2
+    cut = broad / 4 if broad < 20 else broad / 2
+    angles = np.linspace(0, 2 * np.pi, 400)
+    round_ = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    outline = np.sign(round_) * (halves - cut) + cut * round_
+    box = np.array([[*-halves, *halves]])
+    mean = {}
+    for shape in ("ellipse", "rounded", "corners"):
+        overlaps = []
+        for degrees in range(-45, 46, 5):
+            cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+            warp = Warp(np.array([[cos, -sin], [sin, cos]]), np.zeros(2))
+            seen = warp.points(outline)
+            truth = np.concatenate([seen.min(axis=0), seen.max(axis=0)])[None]
+            overlaps.append(pairwise_iou(warp.boxes(box, shape), truth)[0, 0])
+        mean[shape] = float(np.mean(overlaps))
+    assert mean["rounded"] >= max(mean.values()) - 0.01
+    if broad < 20:
+        assert mean["rounded"] > mean["ellipse"] + 0.1

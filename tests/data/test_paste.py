@@ -70,7 +70,9 @@ def test_pasted_objects_are_on_their_pixels_and_cover_nothing(squares):
             for box, label in zip(sample.boxes, sample.labels, strict=True):
                 left, top, right, bottom = box.astype(int)
                 inside = sample.image[top:bottom, left:right]
-                assert (inside == ((0, 255, 0) if label else 255)).all()
+                # On black, which is grey, a pasted object is so too.
+                seen = [(0, 255, 0), 150] if label else [255]
+                assert any((inside == value).all() for value in seen)
             assert (sample.boxes >= 0).all()
             assert (sample.boxes <= 128).all()
     assert pasted > 50

@@ -143,3 +143,21 @@ def test_an_object_that_its_ground_would_hide_or_that_would_be_black_keeps_its_t
     assert patch.toned(0.4, ground, contrast=5) is not patch
     assert patch.toned(0.3, ground, contrast=25) is not patch
     assert patch.toned(0.08, ground, contrast=25) is patch
+
+
+def test_on_grey_ground_an_object_is_grey_and_a_grey_one_keeps_off_colours():
+    coloured = bar()
+    coloured.image[..., 0] //= 2
+    coloured.image[..., 2] = 30
+    patch = Patch.of(coloured)
+    grey = np.full((*patch.weight.shape, 3), 90, np.uint8)
+    green = grey.copy()
+    green[..., 1] = 120
+    assert patch.like(green) is patch
+    laid = patch.like(grey)
+    assert laid is not None
+    assert np.ptp(laid.piece.image, axis=2).max() == 0
+    assert laid.piece.image[10, 10, 0] > laid.piece.image[0, 0, 0] + 100
+    np.testing.assert_array_equal(laid.piece.boxes, patch.piece.boxes)
+    assert laid.like(green) is None
+    assert laid.like(grey + np.array([0, 1, 2], np.uint8)) is not None  # what JPEG leaves of grey

@@ -34,11 +34,11 @@ class AugmentSettings:
     """Largest shear along either axis, degrees, up to 30."""
     warp_prob: float = 1.0
     """Rotation and shear are done to this share of the cuts, or with `letterbox` of the samples."""
-    warped_boxes: Literal["ellipse", "corners"] = "ellipse"
+    warped_boxes: Literal["rounded", "ellipse", "corners"] = "rounded"
     """What a box becomes under rotation and shear. ellipse: it encloses the warped ellipse that
-    fills it, the best guess where shapes are unknown (Kalra et al., ICCV 2021).
-    corners: it encloses the warped corners (YOLO11), and is looser than most objects. Regions to
-    ignore always become the latter."""
+    fills it (Kalra et al., ICCV 2021), too tight for vehicles and ships. corners: it encloses the
+    warped corners (YOLO11), and is looser than most objects. rounded: the first for boxes about as
+    broad as long, halfway between both for long ones. Regions to ignore become the second."""
     focus_prob: float = 0.5
     """A native window is placed on a random object (of a random class) instead of anywhere."""
     symmetries: Literal["all", "horizontal", "none"] = "all"

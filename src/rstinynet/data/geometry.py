@@ -6,7 +6,7 @@ Boxes are in continuous pixels, where pixel i covers [i, i + 1); its centre is a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ from rstinynet.data.pieces import PAD, AugmentCounts, Piece, surviving
 from rstinynet.detections import Float32Array
 
 FloatArray = npt.NDArray[np.float64]
+Shape = Literal["ellipse", "rounded", "corners"]
+"""What of a box is turned, to find the box around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,27 @@ class Warp:
         """(..., 2) points, warped."""
         return np.asarray((points - self.pivot) @ self.linear.T + self.pivot)
 
-    def boxes(self, boxes: npt.NDArray[np.floating], *, ellipse: bool) -> FloatArray:
-        """(N, 4) upright boxes around what (N, 4) boxes become: their corners, or the ellipses
-        that fill them.
+    def boxes(self, boxes: npt.NDArray[np.floating], shape: Shape) -> FloatArray:
+        """(N, 4) upright boxes around what (N, 4) boxes become: their `corners`; the `ellipse`
+        that fills them; or `rounded`.
 
         The ellipse's half sides are sqrt((L * L) @ half^2), L being `linear`: the reach of the
-        warped unit circle along each axis.
+        warped unit circle along each axis. Rounded: an object about as broad as long, a tank or an
+        airplane, is taken for that ellipse; an elongated one, a vehicle or a ship, is a rectangle
+        with rounded corners, and its box comes halfway to that of the corners.
         """
-        if not ellipse:
+        if shape == "corners":
             corners = self.points(_corners(boxes))
             return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
         halves = (boxes[:, 2:] - boxes[:, :2]) / 2
         centres = self.points(boxes[:, :2] + halves)
-        halves = np.sqrt(halves**2 @ (self.linear**2).T)
-        return np.concatenate([centres - halves, centres + halves], axis=1)
+        reach = np.sqrt(halves**2 @ (self.linear**2).T)
+        inner = np.concatenate([centres - reach, centres + reach], axis=1)
+        if shape == "ellipse":
+            return inner
+        longer, shorter = halves.max(axis=1), halves.min(axis=1)
+        share = np.minimum(longer / np.maximum(shorter, 1e-6) - 1, 1) / 2
+        return np.asarray(inner + share[:, None] * (self.boxes(boxes, "corners") - inner))
 
     def moved(self, x: float, y: float) -> Warp:
         """The same warp where the origin lies at (x, y)."""
@@ -114,9 +123,9 @@ def look(
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=(PAD, PAD, PAD),
     )
-    after = warp.boxes(boxes, ellipse=settings.warped_boxes == "ellipse")
+    after = warp.boxes(boxes, settings.warped_boxes)
     # A region to ignore may hold objects up to its corners.
-    after[piece.crowd] = warp.boxes(boxes[piece.crowd], ellipse=False)
+    after[piece.crowd] = warp.boxes(boxes[piece.crowd], "corners")
     return surviving(np.asarray(warped, np.uint8), piece, after, settings)
 
 

@@ -323,7 +323,8 @@ def _laid(
     tone: tuple[float, float],
     rng: np.random.Generator,
 ) -> Piece | None:
-    """Lay a patch on `image` where no box is; where it came to lie, or None without such a place.
+    """Lay a patch on `image` where no box is; where it came to lie, or None without such a place,
+    or where the patch is grey and the place is not.
 
     It becomes darker or brighter by a factor out of `tone`, where it stays visible.
     """
@@ -334,7 +335,10 @@ def _laid(
         return None
     left, top = place
     ground = image[top : top + height, left : left + width]
-    low, high = tone
+    alike = patch.like(ground)
+    if alike is None:
+        return None
+    patch, (low, high) = alike, tone
     if not low == high == 1:
         factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         patch = patch.toned(factor, ground, contrast=TONE_CONTRAST)

@@ -17,6 +17,9 @@ from rstinynet.data.image import RgbArray
 from rstinynet.data.pieces import Piece
 from rstinynet.detections import Float32Array
 
+GREY = 2.0
+"""Levels by which the channels of a grey picture differ at most, for what JPEG made of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
@@ -61,9 +64,7 @@ class Patch:
     def turned(self, degrees: float) -> Patch:
         """The patch turned clockwise by any angle, in a window that holds all of it.
 
-        Of an object about as broad as long, a tank or an airplane, the box becomes that around the
-        turned ellipse that fills it. An elongated one, a vehicle or a ship, is a rectangle with
-        rounded corners, and its box comes halfway to that of its turned corners.
+        Its box follows as `Warp.boxes` says of `rounded`.
         """
         angle = np.deg2rad(degrees)
         cos, sin = float(np.cos(angle)), float(np.sin(angle))
@@ -77,10 +78,7 @@ class Patch:
         # OpenCV counts from pixel centres, half a pixel off.
         offset = warp.points(np.array([0.5, 0.5])) - 0.5 + shift
         matrix = np.column_stack([warp.linear, offset])
-        inner, outer = (warp.boxes(self.piece.boxes, ellipse=each) for each in (True, False))
-        sides = self.piece.boxes[0, 2:] - self.piece.boxes[0, :2]
-        share = min(float(sides.max() / sides.min()) - 1, 1) / 2
-        box = inner + share * (outer - inner) + np.tile(shift, 2)
+        box = warp.boxes(self.piece.boxes, "rounded") + np.tile(shift, 2)
         image = cv2.warpAffine(self.piece.image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
         return Patch(
             replace(
@@ -102,6 +100,16 @@ class Patch:
             np.pad(self.body, pixels),
         )
 
+    def like(self, ground: RgbArray) -> Patch | None:
+        """The patch in grey where (h, w, 3) pixels of ground below it are; None where only it is.
+
+        What differs in that from its ground is known for an object by nothing else.
+        """
+        if _colour(ground) > GREY:
+            return self if _colour(self.piece.image) > GREY else None
+        grey = cv2.cvtColor(self.piece.image, cv2.COLOR_RGB2GRAY)
+        return replace(self, piece=replace(self.piece, image=np.dstack([grey] * 3)))
+
     def toned(self, factor: float, ground: RgbArray, *, contrast: float) -> Patch:
         """The patch with its brightness multiplied, for (h, w, 3) pixels of ground below it.
 
@@ -122,6 +130,11 @@ class Patch:
         if shadow is not None:
             mixed *= (1 - shadow.depth * _shade(self.body, shadow) * (1 - self.body))[..., None]
         ground[:] = np.rint(mixed).astype(np.uint8)
+
+
+def _colour(image: RgbArray) -> float:
+    """Levels by which channels differ, the mean over the pixels of (h, w, 3)."""
+    return float(np.ptp(image, axis=2).mean())
 
 
 def _shade(body: Float32Array, shadow: Shadow) -> Float32Array:
