@@ -75,6 +75,30 @@ def test_the_only_picture_is_taken_and_of_several_none(tmp_path: Path) -> None:
     assert "2 pictures to choose from: name one by --asset out of pan (no role)" in str(refused)
 
 
+def test_a_name_goes_before_roles_and_of_several_pictures_of_a_role_none_is_taken(
+    tmp_path: Path,
+) -> None:
+    both = {
+        "scl": {"href": "scl.tif", "roles": ["data"]},
+        "visual": {"href": "v.tif", "roles": ["visual"]},
+        "visual-jp2": {"href": "v.jp2", "media_type": "image/jp2", "roles": ["visual"]},
+    }
+    path = write(tmp_path / "1.json", item("one", both))
+    assert sources.listing([path]).scenes == [tmp_path / "v.tif"]
+    both["true-colour"] = both.pop("visual")
+    (refused,) = sources.listing([write(tmp_path / "2.json", item("two", both))]).refused.values()
+    assert "3 pictures to choose from" in str(refused)
+
+
+def test_a_preview_is_taken_for_no_scene(tmp_path: Path) -> None:
+    product = {"href": "p.h5", "media_type": "application/x-hdf5", "roles": ["data"]}
+    preview = {"href": "t.png", "media_type": "image/png", "roles": ["thumbnail"]}
+    path = write(tmp_path / "1.json", item("one", {"product": product, "preview": preview}))
+    (refused,) = sources.listing([path]).refused.values()
+    assert "0 pictures to choose from" in str(refused)
+    assert sources.listing([path], asset="preview").scenes == [tmp_path / "t.png"]
+
+
 def test_a_catalog_is_followed_to_its_items(tmp_path: Path) -> None:
     catalog = pystac.Catalog("c", "scenes")
     catalog.add_item(item("a", {"visual": {"href": "a.tif"}}))

@@ -17,7 +17,9 @@ from rstinynet.errors import DataError, RSTinyNetError, UsageError
 SUFFIXES = frozenset({".json", ".geojson"})
 """Files that may be STAC."""
 ROLES = ("visual", "data")
-"""Roles, and then names, by which an asset is chosen where none is asked for."""
+"""Names and roles by which an asset is chosen where none is asked for."""
+_PREVIEWS = frozenset({"thumbnail", "overview"})
+"""Roles and names of pictures that are no scenes."""
 _RASTERS = ("image/tiff", "image/jp2", "image/png", "image/jpeg", "image/vnd.stac.geotiff")
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RecursionError, OSError)
 """What pystac raises for content of other types than STAC has, or that goes round in circles."""
@@ -35,9 +37,9 @@ class Refused:
 def assets(path: Path, wanted: str | None) -> Iterator[str | Refused]:
     """The address of one asset of every item of the STAC file, relative ones from its folder.
 
-    `wanted` is an asset's name or role; without it the asset is that of the role or name `visual`,
-    then `data`, then the only picture. Raises DataError for a file that is not STAC or has no
-    items, UsageError without pystac.
+    `wanted` is an asset's name or role; without it the asset is that of the name or role `visual`,
+    then `data`, then the only picture; never a thumbnail or an overview. Raises DataError for a
+    file that is not STAC or has no items, UsageError without pystac.
     """
     count = 0
     for item in _items(path):
@@ -111,12 +113,15 @@ def _chosen(item: Any, wanted: str | None, path: Path) -> str:
                 f"it has {listed or 'none'}"
             )
         return _address(of_role[0])
+    pictures = {n: a for n, a in pictures.items() if not _PREVIEWS & {n, *(a.roles or [])}}
     for role in ROLES:
-        of_role = [
-            asset for name, asset in pictures.items() if role in (asset.roles or []) or name == role
-        ]
+        if role in pictures:
+            return _address(pictures[role])
+        of_role = [asset for asset in pictures.values() if role in (asset.roles or [])]
         if len(of_role) == 1:
             return _address(of_role[0])
+        if of_role:
+            break  # one of these is meant, and no asset of a later role
     if len(pictures) == 1:
         return _address(next(iter(pictures.values())))
     raise DataError(
