@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rstinynet.data.image import PERCENTILES, read_rgb
 from rstinynet.errors import DataError, UsageError
 from rstinynet.model.weights import Scaling
+from rstinynet.scenes import sources
 from rstinynet.scenes.reader import FILL, Scene
 from rstinynet.scenes.windows import Window, whole
 
@@ -322,3 +324,36 @@ def test_a_container_names_what_it_holds(tmp_path: Path) -> None:
             file.write(np.ones((1, 64, 64), np.uint8))
     with pytest.raises(DataError, match="has no bands of its own"):
         Scene(path)
+    (scene,) = sources.listing([f"GPKG:{path}:t1"]).scenes
+    assert sources.names([scene]) == ["two_t1"]
+    with Scene(scene) as opened:
+        assert (opened.width, opened.height) == (64, 64)
+        assert opened.source.crs is not None
+
+
+def test_a_picture_of_many_pages_says_that_the_first_is_searched(tmp_path: Path) -> None:
+    path = tmp_path / "pages.tif"
+    for level, more in ((10, {}), (20, {"APPEND_SUBDATASET": "YES"})):
+        with (
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.open(
+                path, "w", driver="GTiff", width=40, height=30, count=1, dtype="uint8", **more
+            ) as file,
+        ):
+            file.write(np.full((1, 30, 40), level, np.uint8))
+    with Scene(path) as scene:
+        (note,) = scene.source.notes
+        assert scene.source.sample([1])[0].max() == 10
+    assert note.startswith(f"{path} holds 2 pictures, of which the first is searched")
+    name = note.rsplit(" ", 1)[1]
+    with Scene(name) as second:
+        assert second.source.sample([1])[0].min() == 20
+    assert sources.names(sources.listing([name]).scenes) == ["2_pages"]
+
+
+def test_a_file_with_a_colon_in_its_name_is_a_file(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cv2.imwrite("AB:c.png", np.zeros((8, 8, 3), np.uint8))
+    assert sources.listing(["AB:c.png"]).scenes == [Path("AB:c.png")]
+    with Scene("AB:c.png") as scene:
+        assert scene.width == 8

@@ -7,6 +7,8 @@ paths), and holds only the blocks that a window needs.
 from __future__ import annotations
 
 import math
+import os
+import re
 import threading
 import warnings
 from collections.abc import Sequence
@@ -34,6 +36,8 @@ STRIPED_CACHE_BYTES = 256 * 2**20
 """Most that it holds of a file in strips, of which a tile needs whole rows."""
 _PLANE = "EPSG:3857"
 """For arrays, of which only pixels are resampled."""
+_DATASET = re.compile(r"[A-Z][A-Z0-9_]+:.")
+"""How names of datasets in a file begin; a Windows drive has one letter."""
 _SAMPLE_SIDE = 1024
 _WHOLE = 16_000_000
 
@@ -110,7 +114,7 @@ class RasterSource:
             f"{kind.name}, nodata {nodata}"
             for kind, nodata in zip(file.colorinterp, file.nodatavals, strict=True)
         )
-        self.notes = self._striped()
+        self.notes = self._striped() + self._holds_more()
 
     def default_bands(self) -> tuple[int, ...]:
         """Red, green and blue where the file names them, else the first three, else the first."""
@@ -225,6 +229,17 @@ class RasterSource:
             )
         return ()
 
+    def _holds_more(self) -> tuple[str, ...]:
+        """A note where the file holds pictures that are not searched, as pages of a TIFF."""
+        more = self._file.subdatasets
+        # The first page is listed too, and is what is searched.
+        if len(more) < 2:
+            return ()
+        return (
+            f"{self.name} holds {len(more)} pictures, of which the first is searched; each can be "
+            f"named, as {more[1]}",
+        )
+
 
 class ArraySource:
     """An array in memory, (H, W) or (H, W, bands)."""
@@ -298,6 +313,11 @@ class ArraySource:
         """Nothing to release."""
 
 
+def is_dataset_name(text: str) -> bool:
+    """Whether GDAL is to read it as a driver and what to open, such as `GPKG:a.gpkg:table`."""
+    return _DATASET.match(text) is not None and not os.path.exists(text)
+
+
 def is_remote(path: str) -> bool:
     """Whether only GDAL can say if there is such a path: a URL, or `/vsi...`."""
     return "://" in path or path.startswith("/vsi")
@@ -305,7 +325,7 @@ def is_remote(path: str) -> bool:
 
 def _open(name: str) -> Any:
     path: str | Path = name
-    if not is_remote(name):
+    if not is_remote(name) and not is_dataset_name(name):
         path = Path(name)
         if not path.exists():
             raise DataError(f"{path}: there is no such file; check the path")

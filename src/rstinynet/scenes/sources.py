@@ -21,6 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from rstinynet.errors import DataError, RSTinyNetError, UsageError
 from rstinynet.scenes import stac
+from rstinynet.scenes.raster import is_dataset_name
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".jp2", ".bmp", ".webp", ".vrt"})
 """Files of a folder that are taken for images."""
@@ -92,7 +93,7 @@ def names(scenes: Sequence[Source]) -> list[str]:
 
 def scene_at(href: str, folder: Path) -> Source:
     """The scene that a list or STAC file in `folder` means by `href`."""
-    if href.startswith("/vsi"):
+    if href.startswith("/vsi") or is_dataset_name(href):
         return href
     if href.startswith("file://"):
         return _decoded(Path(href.removeprefix("file://")))
@@ -213,8 +214,14 @@ def _lines(path: Path) -> list[str]:
 
 
 def _pure(scene: Source) -> PurePath:
-    """The scene as a path, without what follows a URL's question mark."""
-    return scene if isinstance(scene, PurePath) else PurePath(scene.split("?", 1)[0])
+    """The scene as a path, without what follows a URL's question mark; of a GDAL dataset's name,
+    as `NETCDF:"folder/a.nc":band`, the file's name and the rest, `a_band`."""
+    if isinstance(scene, PurePath):
+        return scene
+    if is_dataset_name(scene):
+        parts = scene.replace('"', "").split(":")[1:]
+        return PurePath("_".join(PurePath(part).stem for part in parts if part))
+    return PurePath(scene.split("?", 1)[0])
 
 
 def _with_suffix(path: PurePath) -> str:
