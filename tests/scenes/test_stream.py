@@ -184,3 +184,16 @@ def test_a_defect_halfway_ends_the_reading_thread(
     with pytest.raises(KeyboardInterrupt):
         predict(detector, path, progress=fail)
     assert reading == [False]
+
+
+def test_a_tile_that_holds_as_many_objects_as_are_kept_is_noted(
+    detector: Detector,
+    paint: Callable[..., np.ndarray],
+    scattered: list[tuple[int, int, int, int]],
+) -> None:
+    image = paint(400, 500, scattered)
+    assert detector.predict(image, tile=128, overlap=64).notes == ()
+    few = detector.predict(image, tile=512, overlap=64, max_det=len(scattered) - 1)
+    assert len(few.boxes) == len(scattered) - 1
+    (note,) = few.notes
+    assert f"tiles with {len(scattered) - 1}, the most that are kept of one: 1;" in note

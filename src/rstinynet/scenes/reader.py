@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from rstinynet.detections import Detections
+from rstinynet.detections import Detections, Float32Array
 from rstinynet.errors import DataError, UsageError
 from rstinynet.model.metadata import Scaling
 from rstinynet.scenes import georef
@@ -49,6 +49,8 @@ __all__ = [
 
 FILL = 114
 """Grey level given to pixels without data, as to the border that pads an image."""
+MOSTLY = 0.5
+"""A box with less than this share of valid pixels is dropped."""
 Fill = Literal["grey", "black", "mean", "nearest"]
 """What pixels without data look like to the model: `FILL`, 0, the tile's mean colour, or the
 nearest pixel that has data."""
@@ -67,6 +69,21 @@ class Tile:
     def empty(self) -> bool:
         """Whether there are no data at all."""
         return self.valid is not None and not self.valid.any()
+
+    def on_data(self, boxes: Float32Array) -> npt.NDArray[np.bool_]:
+        """(N,) which (N, 4) boxes, in pixels of the tile, lie mostly on data."""
+        valid = self.valid
+        if valid is None or not len(boxes):
+            return np.ones(len(boxes), bool)
+        height, width = valid.shape
+        sums = cv2.integral(valid.astype(np.uint8))
+        x0, y0 = (
+            np.floor(boxes[:, i]).clip(0, n - 1).astype(int) for i, n in ((0, width), (1, height))
+        )
+        x1 = np.maximum(np.ceil(boxes[:, 2]).clip(0, width).astype(int), x0 + 1)
+        y1 = np.maximum(np.ceil(boxes[:, 3]).clip(0, height).astype(int), y0 + 1)
+        inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+        return np.asarray(inside >= MOSTLY * (x1 - x0) * (y1 - y0))
 
 
 class Scene:

@@ -12,12 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from rstinynet.detections import Detections, Float32Array
+from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
 from rstinynet.scenes import fingerprint, georef, memory, windows
 from rstinynet.scenes.ledger import Ledger
@@ -32,7 +31,7 @@ from rstinynet.scenes.options import (
     size_limits,
     wanted_labels,
 )
-from rstinynet.scenes.reader import Mask, Scene, Tile, ground_px
+from rstinynet.scenes.reader import Scene, Tile, ground_px
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.spill import Spill
 from rstinynet.scenes.windows import Window
@@ -50,13 +49,16 @@ __all__ = [
     "wanted_labels",
 ]
 
-MOSTLY = 0.5
-"""A box with less than this share of valid pixels is dropped."""
 BLANK = (
     "no pixel is valid (all nodata, masked or NaN), so nothing could be found; if there should be "
     "data, check the nodata value by `gdalinfo`"
 )
 """Note on a scene without any data."""
+FULL = (
+    "objects may be missing: tiles with {1}, the most that are kept of one: {0}; give a higher "
+    "--max-det, or a smaller --tile"
+)
+"""Note on a scene where objects may have been left out."""
 
 Progress = Callable[[int, int], None]
 
@@ -132,6 +134,7 @@ def predict(
             notes=(
                 *scene.source.notes,
                 *([BLANK] if blank else []),
+                *([FULL.format(search.full, options.max_det)] if search.full else []),
                 *memory.exceeded(options.memory_limit),
             ),
             open_scene=opener(detector, source, options),
@@ -171,6 +174,8 @@ class Search:
     wanted: npt.NDArray[np.int64] | None
     limits: npt.NDArray[np.float64] | None
     """(C, 2) least and most metres of a class's objects."""
+    full: int = 0
+    """Tiles that held as many objects as `max_det` lets through, or more."""
 
     @classmethod
     def of(cls, detector: Detector, scene: Scene, options: PredictOptions) -> Search:
@@ -274,6 +279,7 @@ class Search:
                     if window.y > top:
                         settled.add(self.sized(merger.settle(window.y)))
                         top = window.y
+                    self.full += len(found) >= self.options.max_det
                     if len(found):
                         merger.add(window, found)
                 if fresh is not None:
@@ -315,7 +321,7 @@ class Search:
             found = next(in_turn)
             if self.wanted is not None:
                 found = found[np.isin(found.labels, self.wanted)]
-            parts.append(found[_on_data(found.boxes, tile.valid)])
+            parts.append(found[tile.on_data(found.boxes)])
         return parts
 
     def here(
@@ -377,21 +383,6 @@ def _groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
         group.append(item)
     if group:
         yield group
-
-
-def _on_data(boxes: Float32Array, valid: Mask | None) -> npt.NDArray[np.bool_]:
-    """(N,) which boxes lie mostly on valid pixels."""
-    if valid is None or not len(boxes):
-        return np.ones(len(boxes), bool)
-    height, width = valid.shape
-    sums = cv2.integral(valid.astype(np.uint8))
-    x0, y0 = (
-        np.floor(boxes[:, i]).clip(0, n - 1).astype(int) for i, n in ((0, width), (1, height))
-    )
-    x1 = np.maximum(np.ceil(boxes[:, 2]).clip(0, width).astype(int), x0 + 1)
-    y1 = np.maximum(np.ceil(boxes[:, 3]).clip(0, height).astype(int), y0 + 1)
-    inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
-    return np.asarray(inside >= MOSTLY * (x1 - x0) * (y1 - y0))
 
 
 def _silent(done: int, total: int) -> None:
