@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
+from contextlib import ExitStack, closing, contextmanager
+
 import numpy as np
 import pyogrio.raw
 import pytest
@@ -11,6 +16,7 @@ from rstinynet.errors import UsageError
 from rstinynet.files import (
     check_file_place,
     check_folder_place,
+    replacing,
     replacing_folder,
     replacing_set,
     write_bytes,
@@ -154,3 +160,109 @@ def test_a_set_that_fails_leaves_what_was(tmp_path):
     with pytest.raises(OSError, match="no room"):
         fail()
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
+HOLDER = """
+import os, sqlite3, sys
+path, journal = sys.argv[1:]
+database = sqlite3.connect(path, isolation_level=None)
+database.execute(f"PRAGMA journal_mode={journal}")
+database.execute("PRAGMA cache_size=1")
+if journal == "DELETE":
+    database.execute("BEGIN")
+database.execute("UPDATE t SET x = 7, y = 'theirs'")
+print("open", flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+def write_database(path, x):
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE t (x, y)")
+        database.executemany("INSERT INTO t VALUES (?, ?)", [(x, "y" * 500)] * 60)
+
+
+def read_database(path):
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return database.execute("SELECT x, count(*) FROM t GROUP BY x").fetchall()
+
+
+@contextmanager
+def held(path, journal):
+    """Another process has changed the file: in WAL, or in a transaction with a rollback journal."""
+    command = [sys.executable, "-c", HOLDER, str(path), journal]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"open\n"
+        yield
+
+
+@pytest.mark.parametrize(
+    ("journal", "left"), [("WAL", {"a.gpkg-wal", "a.gpkg-shm"}), ("DELETE", {"a.gpkg-journal"})]
+)
+def test_what_a_dead_program_left_beside_a_geopackage_is_not_applied_to_the_new_one(
+    tmp_path, journal, left
+):
+    path = tmp_path / "a.gpkg"
+    write_database(path, 1)
+    with held(path, journal):
+        pass
+    assert {each.name for each in tmp_path.iterdir()} == {"a.gpkg", *left}
+    with replacing(path) as beside:
+        write_database(beside, 2)
+    assert read_database(path) == [(2, 60)]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.gpkg"]
+
+
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+@pytest.mark.parametrize("opened", ["before", "meanwhile"])
+def test_a_geopackage_that_another_program_has_open_is_not_replaced(tmp_path, journal, opened):
+    path = tmp_path / "a.gpkg"
+    write_database(path, 1)
+    begun = []
+
+    def replace(holder):
+        if opened == "before":
+            holder.enter_context(held(path, journal))
+        with replacing(path) as beside:
+            begun.append(beside)
+            write_database(beside, 2)
+            holder.enter_context(held(path, journal))
+
+    with ExitStack() as holder:
+        with pytest.raises(UsageError, match="another program has this file open"):
+            replace(holder)
+        assert bool(begun) == (opened == "meanwhile")
+        assert not begun or not begun[0].exists()
+    # What was done in the other program is all there, and what it had not finished is undone.
+    assert read_database(path) == [(7 if journal == "WAL" else 1, 60)]
+
+
+def test_a_geopackage_that_is_none_or_gone_leaves_nothing_beside_the_new_one(tmp_path):
+    path, wal = tmp_path / "a.gpkg", tmp_path / "a.gpkg-wal"
+    for content in (None, b"no database, and longer than the header of one is" * 9):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        wal.write_bytes(b"of another file")
+        with replacing(path) as beside:
+            write_database(beside, 2)
+        assert read_database(path) == [(2, 60)]
+        assert not wal.exists()
+
+
+def test_changes_that_cannot_be_brought_in_are_not_lost(tmp_path):
+    path = tmp_path / "a.gpkg"
+    write_database(path, 1)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+    (tmp_path / "a.gpkg-wal").mkdir()
+    with pytest.raises(UsageError, match=r"changes to it in a\.gpkg-wal"), replacing(path):
+        pytest.fail("the work began")
+
+
+def test_only_a_geopackage_is_a_database(tmp_path):
+    (tmp_path / "a.json-wal").write_text("theirs")
+    write_bytes(tmp_path / "a.json", b"{}")
+    assert (tmp_path / "a.json-wal").read_text() == "theirs"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ except ImportError:  # Windows, where `lock` keeps nothing out
 
 _BESIDE_SHAPES = (".qix", ".sbn", ".sbx", ".idm", ".ind", ".prj", ".qpj")
 _BESIDE_RASTERS = (".ovr", ".msk", ".aux.xml")
+_BESIDE_DATABASES = ("-wal", "-shm", "-journal")
 
 
 @contextmanager
@@ -28,14 +30,21 @@ def replacing(path: Path | str, *, sync: bool = True) -> Iterator[Path]:
     The suffix is kept, since some drivers choose the format by it. On any error the file beside
     is removed and `path` is left as it was. `sync=False` is for files that can be made again and
     whose reader notices damage.
+
+    Raises UsageError, before anything is written and again at the end, for a GeoPackage in whose
+    place another program has one open. What one that died left beside it goes, since SQLite would
+    take that for changes to the new file.
     """
     final = Path(path)
+    _settle(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
         beside = Path(folder) / final.name
         yield beside
         if sync:
             _sync(beside)
+        for one in _settle(final):
+            one.unlink(missing_ok=True)
         beside.replace(final)
 
 
@@ -116,6 +125,38 @@ def _outdated(path: Path) -> list[Path]:
     if path.suffix.lower() == ".shp":
         return [path.with_suffix(suffix) for suffix in _BESIDE_SHAPES]
     return [path.with_name(path.name + suffix) for suffix in _BESIDE_RASTERS]
+
+
+def _settle(path: Path) -> list[Path]:
+    """What SQLite left beside the GeoPackage at `path`, with all changes brought into that.
+
+    Empty for any other file. UsageError where another program has the GeoPackage open.
+    """
+    if path.suffix.lower() != ".gpkg":
+        return []
+    beside = [path.with_name(path.name + suffix) for suffix in _BESIDE_DATABASES]
+    beside = [one for one in beside if os.path.lexists(one)]
+    # SQLite keeps what belongs to a link's target beside the target, which is not replaced.
+    if not beside or path.is_symlink() or not path.exists():
+        return beside
+    try:
+        # What is open with a -wal refuses the other journal, what is being changed the lock.
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as database:
+            database.execute("PRAGMA journal_mode=DELETE")
+            database.execute("BEGIN EXCLUSIVE")
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise UsageError(
+                f"{path} cannot be replaced: another program has this file open. Close it there, "
+                "or name another"
+            ) from error
+        if code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise UsageError(
+                f"{path} cannot be replaced: there are changes to it in {beside[0].name}, and "
+                f"they cannot be brought into it ({error}). Move both away, or name another"
+            ) from error
+    return beside
 
 
 def _sync(path: Path) -> None:
