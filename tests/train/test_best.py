@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rstinynet.cli.main import run as command
+from rstinynet.data.folder import open_split
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.detections import Detections
 from rstinynet.errors import DataError
@@ -25,7 +26,7 @@ from rstinynet.train.loop import Trainer, resume, train
 from rstinynet.train.overrides import with_overrides
 from rstinynet.train.pictures import validation_sheet
 from rstinynet.train.recipe import short
-from rstinynet.train.validate import images_at_once, validate
+from rstinynet.train.validate import images_at_once, spaced_images, validate
 
 
 @pytest.fixture
@@ -107,6 +108,35 @@ def test_validation_in_batches_finds_the_same(job):
     assert images_at_once(labelled, pixels=2 * 64**2, scale=0.5) == 8
     assert images_at_once(labelled, pixels=2 * 64**2, fit=32) == 8
     assert images_at_once(replace(labelled, images=()), pixels=4, fit=32) == 4
+
+
+def test_a_part_of_the_validation_images_is_spread_over_the_set(tmp_path):
+    make_synthetic(tmp_path, images=10, size=64)
+    labelled = open_split(tmp_path, "train")
+    ids = [image.id for image in labelled.images]
+    for count, places in ((1, [0]), (3, [0, 3, 6]), (5, [0, 2, 4, 6, 8]), (10, [*range(10)])):
+        chosen = spaced_images(labelled, count)
+        assert [image.id for image in chosen.images] == [ids[at] for at in places]
+        assert chosen.categories == labelled.categories
+    assert len(spaced_images(labelled, None)) == len(spaced_images(labelled, 11)) == 10
+    assert len(spaced_images(replace(labelled, images=()), 3)) == 0
+
+
+def test_between_epochs_the_spread_images_are_measured_and_at_the_end_all(job, monkeypatch):
+    make_synthetic(job.data, images=4, size=64, split="val")
+    changes = {"epochs": 2, "val_images": 2}
+    seen = []
+
+    def found(model, metadata, labelled, **_):
+        seen.append([image.id for image in labelled.images])
+        return dict.fromkeys(("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m"), 0.5)
+
+    monkeypatch.setattr(outcome_module, "validate", found)
+    train(replace(job, recipe=with_overrides(job.recipe, changes)))
+    every = [image.id for image in open_split(job.data, "val").images]
+    assert seen[:2] == [every[::2]] * 2
+    assert seen[2:]
+    assert all(each == every for each in seen[2:])
 
 
 def test_validation_resizes_images_as_training_does(job, monkeypatch):

@@ -20,7 +20,7 @@ from rstinynet.model.weights import Scaling, WeightsMetadata, load_weights, save
 from rstinynet.train.folder import RunFolder
 from rstinynet.train.job import Job, inference_scale, validation_fit
 from rstinynet.train.ranks import ALONE, Ranks
-from rstinynet.train.validate import Measured, first_images, images_at_once, validate
+from rstinynet.train.validate import Measured, images_at_once, spaced_images, validate
 
 
 class Outcome:
@@ -35,7 +35,7 @@ class Outcome:
         """Raises DataError where the number that chooses the best weights cannot be measured."""
         self.job, self.ranks = job, ranks
         self.folder = RunFolder(job.out)
-        _require_objects(job.recipe.best, first_images(val_set, job.recipe.val_images))
+        _require_objects(job.recipe.best, spaced_images(val_set, job.recipe.val_images))
         self._train_set = train_set
         self._val_set = val_set
         self.scale = inference_scale(job.recipe, train_set)
@@ -67,7 +67,7 @@ class Outcome:
         return int(self.rows[-1]["iteration"]) if self.rows else 0
 
     def measure(self, model: DetectorModel, budget: str, *, images: int | None = None) -> Measured:
-        """Validate on the first `images` validation images, or on all; every process calls it."""
+        """Validate on `images` validation images, evenly spaced, or on all; every process calls."""
         measured, seconds = self._timed(model, budget, images)
         whole = len(self._val_set)
         share = min(images or whole, whole) / max(whole, 1)
@@ -105,7 +105,7 @@ class Outcome:
         self, model: DetectorModel, budget: str, images: int | None
     ) -> tuple[Measured, float]:
         begun = time.monotonic()
-        chosen = first_images(self._val_set, images)
+        chosen = spaced_images(self._val_set, images)
         measured = validate(
             model,
             self.metadata(budget),

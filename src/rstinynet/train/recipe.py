@@ -83,7 +83,7 @@ class Recipe:
     val_every: int = 1
     """Validate after every so many epochs, and at the end; 0: only at the end."""
     val_images: int | None = None
-    """Validate on the first so many images only, except at the end; None: on all."""
+    """Validate on so many evenly spaced images only, except at the end; None: on all."""
     best: str = "ap"
     """The number that chooses the best weights: ap, ap50, ap75, ap_vt, ap_t, ap_s or ap_m."""
     patience: int | None = None

@@ -60,9 +60,18 @@ def validate(
     return measured
 
 
-def first_images(labelled: LabelledSet, images: int | None) -> LabelledSet:
-    """The first `images` images of the set, or all."""
-    return replace(labelled, images=labelled.images[:images])
+def spaced_images(labelled: LabelledSet, images: int | None) -> LabelledSet:
+    """So many images of the set, evenly spaced and in its order; all for None or too many.
+
+    The first ones would be of one class in a set that is sorted by class, and of one scene in one
+    that is sorted by scene.
+    """
+    whole = len(labelled)
+    if images is None or images >= whole:
+        return labelled
+    return replace(
+        labelled, images=tuple(labelled.images[at * whole // images] for at in range(images))
+    )
 
 
 def images_at_once(
