@@ -6,11 +6,15 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pyogrio.raw
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from pyogrio.util import vsi_path
 
 from rstinynet.errors import UsageError
 from rstinynet.files import (
@@ -19,6 +23,7 @@ from rstinynet.files import (
     replacing,
     replacing_folder,
     replacing_set,
+    unparsed,
     write_bytes,
 )
 
@@ -266,3 +271,48 @@ def test_only_a_geopackage_is_a_database(tmp_path):
     (tmp_path / "a.json-wal").write_text("theirs")
     write_bytes(tmp_path / "a.json", b"{}")
     assert (tmp_path / "a.json-wal").read_text() == "theirs"
+
+
+ODD = ("a!b", "a;b", "c:d", "q?x", "#1", "1\n2", "http:x", " a", "100%", "a.zip")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_pyogrio_writes_and_reads_any_path(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    for suffix in (".gpkg", ".fgb"):
+        path = Path(name) / f"{name}{suffix}"
+        with replacing(path) as beside, unparsed(beside) as target:
+            write_shapes(target, [1.0, 2.0], crs="EPSG:32611", layer="points")
+        with unparsed(path) as source:
+            assert sorted(pyogrio.raw.read(source)[3][0].tolist()) == [1, 2]
+    path = Path(name) / f"{name}.shp"
+    for xs in ([1.0], [3.0, 4.0]):
+        with replacing_set(path) as beside, unparsed(beside) as target:
+            write_shapes(target, xs, crs="EPSG:32611", SPATIAL_INDEX="YES")
+    with unparsed(path) as source:
+        meta, _, _, (x,) = pyogrio.raw.read(source)
+    assert (meta["crs"], x.tolist()) == ("EPSG:32611", [3, 4])
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert {each.suffix for each in (tmp_path / name).iterdir()} == {
+        ".gpkg", ".fgb", ".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix",
+    }  # fmt: skip
+
+
+@given(
+    st.lists(st.text("a!;:?#% \t\n\r/.", min_size=1), min_size=1),
+    st.sampled_from([".gpkg", ".shp"]),
+)
+def test_no_path_is_parsed(parts, suffix):
+    folder = Path("/nowhere").joinpath(*(part.replace("/", "") or "x" for part in parts))
+    with unparsed(folder / f"new{suffix}") as plain:
+        assert vsi_path(plain) == plain
+
+
+def test_a_path_that_would_be_parsed_whatever_is_done_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="name of a new file"), unparsed(tmp_path / "a!b.gpkg"):
+        pass
+    (tmp_path / "t!").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t!"))
+    with pytest.raises(UsageError, match="set TMPDIR"), unparsed(tmp_path / "a!" / "b.gpkg"):
+        pass

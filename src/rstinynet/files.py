@@ -21,15 +21,18 @@ except ImportError:  # Windows, where `lock` keeps nothing out
 _BESIDE_SHAPES = (".qix", ".sbn", ".sbx", ".idm", ".ind", ".prj", ".qpj")
 _BESIDE_RASTERS = (".ovr", ".msk", ".aux.xml")
 _BESIDE_DATABASES = ("-wal", "-shm", "-journal")
+_PARSED = "!;\t\n\r"
+"""What pyogrio takes for the end of an archive's path, cuts a path at, or leaves out."""
 
 
 @contextmanager
 def replacing(path: Path | str, *, sync: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced and renamed onto `path`.
 
-    The suffix is kept, since some drivers choose the format by it. On any error the file beside
-    is removed and `path` is left as it was. `sync=False` is for files that can be made again and
-    whose reader notices damage.
+    It is absolute, so that no library takes the name of a folder (`c:d`) for a URL, and its name is
+    one that `unparsed` takes. The suffix is kept, since some drivers choose the format by it. On
+    any error the file beside is removed and `path` is left as it was. `sync=False` is for files
+    that can be made again and whose reader notices damage.
 
     Raises UsageError, before anything is written and again at the end, for a GeoPackage in whose
     place another program has one open. What one that died left beside it goes, since SQLite would
@@ -37,9 +40,8 @@ def replacing(path: Path | str, *, sync: bool = True) -> Iterator[Path]:
     """
     final = Path(path)
     _settle(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
-        beside = Path(folder) / final.name
+    with _folder_beside(final) as folder:
+        beside = folder / _plain(final.name)
         yield beside
         if sync:
             _sync(beside)
@@ -57,18 +59,17 @@ def replacing_set(path: Path | str) -> Iterator[Path]:
     do those that other programs made of the old one stay, such as an index or overviews.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
-        beside = Path(folder) / final.name
+    with _folder_beside(final) as folder:
+        beside = folder / _plain(final.name)
         yield beside
-        companions = sorted(set(Path(folder).iterdir()) - {beside})
+        companions = sorted(set(folder.iterdir()) - {beside})
         for one in [beside, *companions]:
             _sync(one)
         final.unlink(missing_ok=True)
         for one in _outdated(final):
             one.unlink(missing_ok=True)
         for one in companions:
-            one.replace(final.parent / one.name)
+            one.replace(final.with_name(final.stem + one.name.removeprefix(beside.stem)))
         beside.replace(final)
 
 
@@ -83,9 +84,8 @@ def replacing_folder(path: Path | str, *, may_hold: Collection[str] = ()) -> Ite
     """
     final = Path(path).resolve()
     _check_replaceable(final, may_hold)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
-        beside, old = Path(folder) / final.name, Path(folder) / "old"
+    with _folder_beside(final) as folder:
+        beside, old = folder / final.name, folder / "old"
         beside.mkdir()
         yield beside
         for one in beside.rglob("*"):
@@ -104,6 +104,38 @@ def replacing_folder(path: Path | str, *, may_hold: Collection[str] = ()) -> Ite
             raise
 
 
+@contextmanager
+def unparsed(path: Path | str) -> Iterator[str]:
+    """Yield an absolute path to the same file that pyogrio takes as it is, for the `with` block.
+
+    pyogrio looks for archives and URLs in paths: `a!b.gpkg` is a `b.gpkg` inside of `a` to it. So
+    folders of such names are gone to by a link, and what is there of such a name, with its
+    companions, gets links. A new file has to have a plain name, as from `replacing`. Raises
+    UsageError for one that has none, and where even temporary files have such a path.
+    """
+    whole = Path(path).absolute()
+    if os.name == "nt" or not _is_parsed(str(whole)):
+        yield str(whole)
+        return
+    with tempfile.TemporaryDirectory(prefix="rstinynet.") as folder:
+        if _is_parsed(folder):
+            raise UsageError(
+                f"{path} cannot be opened: no path may have any of {_PARSED!r}, nor may that of "
+                f"temporary files, {folder}: rename it, or set TMPDIR to another folder"
+            )
+        if not _is_parsed(whole.name):
+            link = Path(folder) / "folder"
+            link.symlink_to(whole.parent, target_is_directory=True)
+            yield str(link / whole.name)
+            return
+        if not whole.exists():
+            raise UsageError(f"{path}: the name of a new file may have none of {_PARSED!r}")
+        for one in whole.parent.iterdir():
+            if one.name.startswith(whole.stem):
+                (Path(folder) / _plain(one.name)).symlink_to(one)
+        yield str(Path(folder) / _plain(whole.name))
+
+
 def lock(descriptor: int) -> bool:
     """Keep other processes from locking an open file or folder until it is closed.
 
@@ -118,6 +150,24 @@ def lock(descriptor: int) -> bool:
         except OSError:
             pass
     return True
+
+
+def _is_parsed(path: str) -> bool:
+    return path.startswith("//") or any(character in path for character in _PARSED)
+
+
+def _plain(name: str) -> str:
+    """The name with `_` for what is parsed."""
+    return "".join("_" if character in _PARSED else character for character in name)
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A new folder, for the time of the `with` block, in that of `path`, which is made."""
+    parent = path.parent.absolute()
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{_plain(path.name)}.", dir=parent) as folder:
+        yield Path(folder)
 
 
 def _outdated(path: Path) -> list[Path]:

@@ -515,3 +515,37 @@ def test_a_scene_outside_of_its_own_system_is_left_out(
         assert len(read(Path("all.gpkg"))[1]) == 3
     # Alone it is reported as well.
     assert run(["predict", str(two / "lost.tif"), "--out", "o", "--grid", "30"]) == 3
+
+
+def test_names_that_pyogrio_parses_are_written_as_given(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`you/run!.gpkg`, which `hey!you/run!.gpkg` would be taken for, is another's."""
+    (two / "a.tif").rename(two / "b!c.tif")
+    (tmp_path / "you").mkdir()
+    (tmp_path / "you" / "run!.gpkg").write_bytes(b"theirs")
+    monkeypatch.chdir(tmp_path)
+    square = shapely.box(664000, 3999900, 666000, 4e6)
+    pyogrio.raw.write(
+        "zones.gpkg",
+        geometry=shapely.to_wkb(np.array([square])),
+        field_data=[],
+        fields=np.array([], object),
+        geometry_type="Polygon",
+        crs="EPSG:32611",
+    )
+    Path("zones.gpkg").rename("zones!.gpkg")
+    arguments = ["--out", "hey!you", "--merged", "hey!you/run!.gpkg", "--format", "gpkg,parquet"]
+    by = ["--zones", "zones!.gpkg", "--grid", "10", "--h3", "9"]
+    assert run(["predict", str(two), *arguments, *by]) == 0
+    made = {f"{name}_detections.{s}" for name in ("b!c", "b") for s in ("gpkg", "parquet", "qml")}
+    made |= {"run!.gpkg", "run!.qml", "counts_zones.gpkg", "counts_grid.tif", "counts_h3.gpkg"}
+    assert {path.name for path in Path("hey!you").iterdir()} == made
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "you", "hey!you", "zones!.gpkg"}
+    assert (tmp_path / "you" / "run!.gpkg").read_bytes() == b"theirs"
+    Path("hey!you").rename("plain")
+    Path("plain", "run!.gpkg").rename("run.gpkg")
+    assert len(read(Path("run.gpkg"))[1]) == 3
+    assert read(Path("plain", "counts_zones.gpkg"))[2]["n_vehicle"] == [3]
+    with rasterio.open("plain/counts_grid.tif") as file:
+        assert file.read(1).sum() == 3e4

@@ -23,6 +23,7 @@ from pyproj import CRS, Transformer
 
 from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
+from rstinynet.files import unparsed
 from rstinynet.scenes import features, georef, writers
 from rstinynet.scenes.features import Header
 
@@ -230,6 +231,28 @@ def test_chunks_make_the_file_that_one_piece_makes(
 def read_ogr(path: Path) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]:
     meta, _, geometry, values = pyogrio.raw.read(path, layer=0)
     return meta, shapely.from_wkb(geometry), dict(zip(meta["fields"], values, strict=True))
+
+
+@pytest.mark.parametrize("name", ["hey!you", "c:d", "a;b", "q?x", "zip:x"])
+def test_folders_and_files_may_have_any_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "you").mkdir()
+    (tmp_path / "you" / f"{name}.gpkg").write_bytes(b"theirs")
+    monkeypatch.chdir(tmp_path)
+    head, found = header(), detections(5)
+    for kind, suffix in writers.SUFFIXES.items():
+        for _ in range(2):  # the second time over the first
+            with writers.create(Path(name) / f"{name}{suffix}", kind, head) as file:
+                file.add(found)
+    for kind in LOCATED:
+        with unparsed(Path(name) / f"{name}{writers.SUFFIXES[kind]}") as path:
+            read = read_parquet if kind == "parquet" else read_ogr
+            assert sorted(read(Path(path))[2]["det_id"]) == [1, 2, 3, 4, 5]
+    assert {p.name for p in tmp_path.iterdir()} == {name, "you"}
+    assert (tmp_path / "you" / f"{name}.gpkg").read_bytes() == b"theirs"
+    made = {*writers.SUFFIXES.values(), ".shx", ".dbf", ".prj", ".cpg"}
+    assert {p.name for p in Path(name).iterdir()} == {f"{name}{suffix}" for suffix in made}
 
 
 @pytest.mark.parametrize("kind", writers.SUFFIXES)

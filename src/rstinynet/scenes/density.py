@@ -24,7 +24,7 @@ from pyproj.exceptions import ProjError
 from rasterio.windows import Window
 
 from rstinynet.errors import UsageError
-from rstinynet.files import replacing, replacing_set
+from rstinynet.files import replacing, replacing_set, unparsed
 from rstinynet.scenes import georef, zones
 from rstinynet.scenes.places import Places
 from rstinynet.scenes.sources import GRID_UNIT
@@ -179,16 +179,17 @@ class Hexagons:
                 file.write(made, shapes)
                 file.close()
                 return
-            pyogrio.raw.write(
-                str(beside),
-                geometry=shapely.to_wkb(shapes),
-                field_data=list(made.values()),
-                fields=np.array(list(made), dtype=object),
-                geometry_type="Polygon",
-                crs="EPSG:4326",
-                layer="cells",
-                driver=kinds[path.suffix.lower()],
-            )
+            with unparsed(beside) as target:
+                pyogrio.raw.write(
+                    target,
+                    geometry=shapely.to_wkb(shapes),
+                    field_data=list(made.values()),
+                    fields=np.array(list(made), dtype=object),
+                    geometry_type="Polygon",
+                    crs="EPSG:4326",
+                    layer="cells",
+                    driver=kinds[path.suffix.lower()],
+                )
 
 
 def projected(crs: CRS, extent: Bounds | None) -> CRS:

@@ -18,6 +18,7 @@ import shapely
 from pyproj import CRS
 
 from rstinynet.errors import RSTinyNetError, UsageError
+from rstinynet.files import unparsed
 from rstinynet.scenes.features import Columns, Shapes
 
 LAYER = "detections"
@@ -42,10 +43,10 @@ class OgrFile:
         if self._driver == "ESRI Shapefile":
             columns = {name: _fitting(values) for name, values in columns.items()}
         options = {"layer": LAYER} if self._driver == "GPKG" else {"encoding": "UTF-8"}
-        with warnings.catch_warnings():
+        with unparsed(self._path) as path, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             pyogrio.raw.write(
-                str(self._path),
+                path,
                 geometry=shapely.to_wkb(shapes),
                 field_data=list(columns.values()),
                 fields=np.array(list(columns), dtype=object),
@@ -91,12 +92,14 @@ class FlatGeobufFile:
         spool = self._path.with_suffix(".gpkg")
         with (
             warnings.catch_warnings(),
-            pyogrio.open_arrow(spool, layer=LAYER, use_pyarrow=False) as (meta, stream),
+            unparsed(spool) as source,
+            unparsed(self._path) as target,
+            pyogrio.open_arrow(source, layer=LAYER, use_pyarrow=False) as (meta, stream),
         ):
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             pyogrio.write_arrow(
                 stream,
-                self._path,
+                target,
                 driver="FlatGeobuf",
                 layer=LAYER,
                 geometry_name=meta["geometry_name"] or "wkb_geometry",
@@ -111,8 +114,9 @@ class GeoParquetFile:
 
     def __init__(self, path: Path, crs: CRS | None) -> None:
         self._parquet = pyarrow_parquet()
-        self._path = path
         self._crs = crs
+        # pyarrow would look for a URL in a path.
+        self._file = path.open("wb")
         self._writer: Any = None
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
 
@@ -126,7 +130,7 @@ class GeoParquetFile:
         )
         if self._writer is None:
             schema = table.schema.with_metadata({"geo": self._geo()})
-            self._writer = self._parquet.ParquetWriter(self._path, schema, compression="zstd")
+            self._writer = self._parquet.ParquetWriter(self._file, schema, compression="zstd")
         if len(shapes):
             bounds = shapely.total_bounds(shapes)
             self._bounds[:2] = np.minimum(self._bounds[:2], bounds[:2])
@@ -134,11 +138,12 @@ class GeoParquetFile:
             self._writer.write_table(table)
 
     def close(self) -> None:
-        if self._writer is None:
-            return
-        # The extent is known only now; readers of the Arrow schema find the rest there.
-        self._writer.add_key_value_metadata({"geo": self._geo()})
-        self._writer.close()
+        with self._file:
+            if self._writer is None:
+                return
+            # The extent is known only now; readers of the Arrow schema find the rest there.
+            self._writer.add_key_value_metadata({"geo": self._geo()})
+            self._writer.close()
 
     def _geo(self) -> str:
         geometry: dict[str, Any] = {

@@ -17,7 +17,7 @@ from pyproj import CRS, Geod
 from pyproj.exceptions import ProjError
 
 from rstinynet.errors import DataError, UsageError
-from rstinynet.files import replacing
+from rstinynet.files import replacing, unparsed
 from rstinynet.scenes import georef
 from rstinynet.scenes.places import Places
 
@@ -42,7 +42,8 @@ class Zones:
         if not path.exists():
             raise DataError(f"{path}: there is no such file of zones; check the path")
         try:
-            self._meta, _, geometry, self._fields = pyogrio.raw.read(path, layer=0)
+            with unparsed(path) as plain:
+                self._meta, _, geometry, self._fields = pyogrio.raw.read(plain, layer=0)
         except (DataSourceError, DataLayerError) as error:
             hint = "; give .gpkg, .fgb or .geojson" if path.suffix.lower() == ".parquet" else ""
             raise DataError(f"{path}: zones cannot be read: {error}{hint}") from error
@@ -158,9 +159,9 @@ class Zones:
             ".fgb": {"SPATIAL_INDEX": "NO"},
             ".geojson": {},
         }
-        with replacing(path) as beside:
+        with replacing(path) as beside, unparsed(beside) as target:
             pyogrio.raw.write(
-                str(beside),
+                target,
                 geometry=self._wkb,
                 field_data=[*self._fields, *made.values()],
                 fields=np.array([*own, *made], dtype=object),
