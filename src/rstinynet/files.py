@@ -195,7 +195,7 @@ def _settle(path: Path) -> list[Path]:
             database.execute("PRAGMA journal_mode=DELETE")
             database.execute("BEGIN EXCLUSIVE")
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        code = error.sqlite_errorcode & 0xFF  # without what makes it one of a kind
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise UsageError(
                 f"{path} cannot be replaced: another program has this file open. Close it there, "

@@ -549,3 +549,47 @@ def test_names_that_pyogrio_parses_are_written_as_given(
     assert read(Path("plain", "counts_zones.gpkg"))[2]["n_vehicle"] == [3]
     with rasterio.open("plain/counts_grid.tif") as file:
         assert file.read(1).sum() == 3e4
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("mine.gpkg", ["--merged", "mine.gpkg"]),
+        ("o/a_detections.gpkg", []),
+        ("o/a_detections.gpkg", ["--merged", "all.csv", "--format", "gpkg"]),
+        ("o/counts_h3.gpkg", ["--h3", "9"]),
+    ],
+)
+def test_layers_of_the_users_are_not_lost(
+    two: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    arguments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("o").mkdir()
+    pyogrio.raw.write(
+        name,
+        geometry=shapely.to_wkb(np.array([shapely.Point(0, 0)])),
+        field_data=[],
+        fields=np.array([], object),
+        geometry_type="Point",
+        crs="EPSG:32611",
+        layer="my_roads",
+    )
+    before = Path(name).read_bytes()
+    monkeypatch.setattr(BlobDetector, "detect_batch", lambda *args, **how: pytest.fail("searched"))
+    assert run(["predict", str(two / "a.tif"), "--out", "o", *arguments]) == 2
+    assert "has other layers, which would be lost: my_roads" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert Path(name).read_bytes() == before
+    # No GeoPackage is written of a picture without a place.
+    monkeypatch.undo()
+    monkeypatch.setattr(Detector, "load", lambda *args, **options: BlobDetector())
+    monkeypatch.chdir(tmp_path)
+    scene(two / "a.png", epsg=None)
+    assert run(["predict", str(two / "a.png"), "--out", "o"]) == 0
+    assert Path(name).read_bytes() == before

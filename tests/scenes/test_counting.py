@@ -42,7 +42,12 @@ def scattered(n: int = 400, *, seed: int = 2) -> Places:
 
 
 def write_zones(
-    path: Path, shapes: list[Any], *, crs: str | None = "EPSG:32611", **fields: Any
+    path: Path,
+    shapes: list[Any],
+    *,
+    crs: str | None = "EPSG:32611",
+    layer: str | None = None,
+    **fields: Any,
 ) -> Path:
     columns = {"name": np.array([f"zone {i}" for i in range(len(shapes))], object)} | fields
     pyogrio.raw.write(
@@ -52,6 +57,7 @@ def write_zones(
         fields=np.array(list(columns), object),
         geometry_type="Unknown",
         crs=crs,
+        layer=layer,
     )
     return path
 
@@ -96,6 +102,20 @@ def test_zones_count_their_own_also_where_they_overlap(tmp_path: Path, suffix: s
     np.testing.assert_allclose(columns["km2_ship"], columns["n_ship"] / columns["km2"])
     inside = shapely.union_all(np.array(shapes, object))
     assert zones.outside == sum(not inside.contains(shapely.Point(xy)) for xy in found.xy)
+
+
+def test_counts_do_not_replace_layers_of_the_users(tmp_path: Path) -> None:
+    path = write_zones(tmp_path / "z.gpkg", [box(0, 0, 500, 1000)])
+    counting = Counting(CountOptions(zones=path, h3=9), UTM, None)
+    counting.add(scattered(), UTM)
+    for _ in range(2):  # the second time over the first
+        made = counting.write(tmp_path / "c")
+    for kind, mine in (("zones", "cells"), ("h3", "zones")):
+        made[kind].unlink()
+        write_zones(made[kind], [box(0, 0, 1, 1)], layer=mine)
+        with pytest.raises(UsageError, match=f"_{kind}\\.gpkg .* has other layers.*: {mine}"):
+            counting.files(tmp_path / "c")
+        made[kind].unlink()
 
 
 def test_zones_in_another_system_count_the_same(tmp_path: Path) -> None:

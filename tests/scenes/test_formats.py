@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import resource
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -339,6 +340,23 @@ def test_the_geopackage_carries_its_style(tmp_path: Path) -> None:
     root = ElementTree.fromstring(row["styleQML"].split("\n", 1)[1])
     assert [c.get("value") for c in root.iter("category")] == ["car", "ship & <boat>"]
     assert [c.get("label") for c in root.iter("category")] == ["car", "ship & <boat>"]
+
+
+def test_a_geopackage_with_layers_of_the_users_is_not_replaced(tmp_path: Path) -> None:
+    path, *_ = written(tmp_path, "gpkg", header(), detections(2))
+    written(tmp_path, "gpkg", header(), detections(3))  # ours, with all that belongs to it, is
+    point = shapely.to_wkb(np.array([shapely.Point(0, 0)]))
+    place = {"geometry_type": "Point", "crs": "EPSG:32611"}
+    fields = np.array([], object)
+    pyogrio.raw.write(path, point, [], fields, layer="roads", **place, append=True)
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE qgis_projects (name TEXT, content TEXT)")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"which would be lost: roads, qgis_projects\. Name"):
+        written(tmp_path, "gpkg", header(), detections(4))
+    assert path.read_bytes() == before
+    written(tmp_path, "geojson", header(), detections(4))
 
 
 def test_another_system_is_pyprojs(tmp_path: Path) -> None:

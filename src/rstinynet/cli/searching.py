@@ -64,7 +64,8 @@ def search(
 
     start = time.perf_counter()
     # Before a search that may take an hour.
-    writers.check_scene(path, output.formats or (), bands=options.bands)
+    stem = output.folder / f"{output.name}_detections"
+    writers.check_scene(path, output.formats, bands=options.bands, stem=stem)
     if output.merged is not None:
         output.merged.check(path)
     if output.counting is not None:

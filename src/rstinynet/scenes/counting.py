@@ -11,7 +11,7 @@ from pyproj import CRS
 from pyproj.exceptions import ProjError
 
 from rstinynet.errors import DataError, UsageError
-from rstinynet.scenes import features, georef
+from rstinynet.scenes import density, features, georef, zones
 from rstinynet.scenes.density import Grid, Hexagons, projected
 from rstinynet.scenes.features import Header
 from rstinynet.scenes.places import Places
@@ -19,6 +19,7 @@ from rstinynet.scenes.reader import Scene, check_place
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.sources import Source
 from rstinynet.scenes.survey import Bounds, moved
+from rstinynet.scenes.vector_files import refuse_layers
 from rstinynet.scenes.zones import Zones
 
 
@@ -123,7 +124,8 @@ class Counting:
     def files(self, stem: Path, *, beside: Path | None = None) -> dict[str, Path]:
         """The files that `write` makes, by kind.
 
-        UsageError where one of them, or what is written `beside` them, is the file of zones.
+        UsageError where one of them, or what is written `beside` them, is the file of zones, and
+        where one would replace a GeoPackage with other layers.
         """
         parts = {"zones": self.zones, "grid": self.grid, "h3": self.hexagons}
         files = {
@@ -134,6 +136,9 @@ class Counting:
         if self.zones is not None:
             for path in (*files.values(), *([] if beside is None else [beside])):
                 self.zones.refuse(path)
+        for kind, layer in (("zones", zones.LAYER), ("h3", density.LAYER)):
+            if kind in files:
+                refuse_layers(files[kind], (layer,))
         return files
 
     def write(self, stem: Path, classes: Sequence[str] = ()) -> dict[str, Path]:

@@ -31,6 +31,8 @@ from rstinynet.scenes.sources import GRID_UNIT
 from rstinynet.scenes.survey import Bounds, moved
 from rstinynet.scenes.vector_files import GeoParquetFile
 
+LAYER = "cells"
+"""Name of the layer of H3 cells, in formats that have layers."""
 MOST_CELLS = 400_000_000
 """Most cells of a raster, a band."""
 EQUAL_AREA = CRS.from_epsg(6933)
@@ -187,7 +189,7 @@ class Hexagons:
                     fields=np.array(list(made), dtype=object),
                     geometry_type="Polygon",
                     crs="EPSG:4326",
-                    layer="cells",
+                    layer=LAYER,
                     driver=kinds[path.suffix.lower()],
                 )
 

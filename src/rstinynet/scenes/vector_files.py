@@ -8,7 +8,10 @@ is renamed when all is well is the caller's part (`rstinynet.scenes.writers`).
 from __future__ import annotations
 
 import json
+import sqlite3
 import warnings
+from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,10 @@ from rstinynet.scenes.features import Columns, Shapes
 
 LAYER = "detections"
 """Name of the layer in formats that have layers."""
+LAYERS = (LAYER, "layer_styles")
+"""The tables that a GeoPackage of detections has: the objects, and their colours."""
+_TABLES_OF_FORMAT = ("gpkg_", "rtree_", "sqlite_")
+"""What the names of a GeoPackage's own tables begin with."""
 _SHAPEFILE_TEXT = 254
 _SHAPEFILE_BYTES = 2**31 - 1
 
@@ -156,6 +163,34 @@ class GeoParquetFile:
             geometry["bbox"] = self._bounds.tolist()
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
         return json.dumps(geo)
+
+
+def refuse_layers(path: Path, ours: Collection[str]) -> None:
+    """UsageError where replacing the GeoPackage `path` would lose tables that are not `ours`.
+
+    Layers, rasters, tables without shapes and QGIS's projects are tables alike. What is no
+    GeoPackage has none. Raises UsageError too where it cannot be told.
+    """
+    if path.suffix.lower() != ".gpkg" or not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = [name for (name,) in rows]
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return
+        raise UsageError(
+            f"{path} would be replaced as a whole, and whether it has other layers, which would be "
+            f"lost, cannot be read ({error}): name another file"
+        ) from error
+    others = [t for t in tables if t not in ours and not t.startswith(_TABLES_OF_FORMAT)]
+    if others:
+        raise UsageError(
+            f"{path} would be replaced as a whole, and has other layers, which would be lost: "
+            f"{', '.join(others[:5])}{' and more' if len(others) > 5 else ''}. Name another file, "
+            "or move these layers into another (`ogr2ogr OTHER.gpkg FILE.gpkg LAYER`)"
+        )
 
 
 def pyarrow_parquet() -> Any:

@@ -31,10 +31,12 @@ from rstinynet.scenes.features import Header
 from rstinynet.scenes.reader import Scene
 from rstinynet.scenes.vector_files import (
     LAYER,
+    LAYERS,
     FlatGeobufFile,
     GeoParquetFile,
     OgrFile,
     pyarrow_parquet,
+    refuse_layers,
 )
 
 if TYPE_CHECKING:
@@ -122,10 +124,13 @@ def create(
 
     Positions are in `crs`, or in the scene's own system without one; in GeoJSON in EPSG:4326.
     Without any they are pixels, and a warning says so. Raises UsageError for a format there is
-    not, one that needs a CRS or a package that is missing, or where `path` is the scene itself.
+    not, one that needs a CRS or a package that is missing, or where `path` is the scene itself or
+    has layers of the user's (`refuse_layers`).
     """
     check(kind, header.source, header.ground_crs)
     refuse_source(header.source, path)
+    if kind == "gpkg":
+        refuse_layers(path, LAYERS)
     if header.ground_crs is None and kind in _VECTORS:
         georef.warn_unlocated(header.source)
     target = None if header.ground_crs is None else (crs or header.ground_crs)
@@ -149,21 +154,34 @@ def check(kind: str, source: str, crs: CRS | None) -> None:
         pyarrow_parquet()
 
 
-def check_scene(path: str | Path, kinds: Sequence[str], *, bands: Sequence[int] | None) -> None:
-    """`check` for a scene that is not open yet, and whether it can be opened."""
+def check_scene(
+    path: str | Path, kinds: Sequence[str] | None, *, bands: Sequence[int] | None, stem: Path
+) -> None:
+    """`check` for a scene that is not open yet, and whether it can be opened.
+
+    UsageError too where `write` would replace a GeoPackage with layers of the user's. `kinds` None:
+    those that suit the scene.
+    """
     with Scene(path, bands=bands) as scene:
-        for kind in kinds:
+        suits_gpkg = scene.source.transform is not None
+        for kind in kinds or ():
             if kind != "png":
                 check(kind, scene.source.name, scene.source.crs)
+    if suits_gpkg if kinds is None else "gpkg" in kinds:
+        refuse_layers(_path(stem, "gpkg"), LAYERS)
 
 
 def write(result: Result, stem: Path, kind: str, *, image_id: int = 1) -> dict[str, Path]:
     """Write one format of a whole result; the files by what they are."""
-    path = stem.with_name(stem.name + SUFFIXES[kind])
+    path = _path(stem, kind)
     with create(path, kind, result.header(image_id)) as file:
         for chunk in result.found.chunks(CHUNK):
             file.add(chunk)
     return {kind: path} | write_style(path, kind, result.class_names)
+
+
+def _path(stem: Path, kind: str) -> Path:
+    return stem.with_name(stem.name + SUFFIXES[kind])
 
 
 def write_style(path: Path, kind: str, names: tuple[str, ...]) -> dict[str, Path]:
