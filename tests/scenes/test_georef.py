@@ -120,3 +120,15 @@ def test_a_transform_gives_pixels_places_of_their_own_or_not(
     transform: Affine, plane: bool
 ) -> None:
     assert georef.spans_a_plane(transform) is plane
+
+
+def test_a_box_beyond_the_projection_leaves_the_others_their_metres() -> None:
+    disk = CRS.from_user_input("+proj=geos +h=35786023 +lon_0=-75 +sweep=x +ellps=GRS80 +units=m")
+    place = Affine(10_000, 0, -5_000_000, 0, -10_000, 5_000_000)
+    on, off = [600, 600, 610, 610], [2, 2, 12, 12]
+    boxes = np.array([on, off], np.float32)
+    width, height = georef.sizes_m(boxes, place, disk)
+    alone = georef.sizes_m(boxes[:1], place, disk)
+    assert (width[0], height[0]) == (alone[0][0], alone[1][0])
+    assert width[0] > 100_500
+    np.testing.assert_allclose([width[1], height[1]], 100_000)

@@ -154,9 +154,9 @@ def sizes_m(
 ) -> tuple[Float64Array, Float64Array]:
     """Width and height (N,) of the boxes on the ground, metres, along the image's x and y.
 
-    Geodesic where the CRS leads to longitude and latitude, else by the CRS's own unit. Without a
-    CRS, and for degrees that do not lead there (`has_metres`), by `gsd_m` metres a pixel; NaN
-    where that is not known either.
+    Geodesic where the CRS leads to longitude and latitude, else by the CRS's own unit, as are boxes
+    that reach beyond what the projection maps. Without a CRS, and for degrees that do not lead
+    there (`has_metres`), by `gsd_m` metres a pixel; NaN where that is not known either.
     """
     pixels_m = math.nan if gsd_m is None else gsd_m
     sides = (boxes_xyxy[:, 2:].astype(np.float64) - boxes_xyxy[:, :2]) * pixels_m
@@ -164,16 +164,20 @@ def sizes_m(
         return sides[:, 0], sides[:, 1]
     points = corners(boxes_xyxy, transform)
     middles = (points + np.roll(points, -1, axis=1)) / 2  # top, right, bottom, left
-    try:
-        lonlat = to_lonlat(middles, crs)
-    except ProjError:
-        if crs.is_geographic:
-            return sides[:, 0], sides[:, 1]
+    lengths = sides
+    if not crs.is_geographic:
         unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
         lengths = np.hypot(*np.moveaxis(middles[:, [3, 0]] - middles[:, [1, 2]], -1, 0)) * unit
-        return lengths[:, 0], lengths[:, 1]
-    geod = Geod(ellps="WGS84")
-    return _distance(geod, lonlat[:, 3], lonlat[:, 1]), _distance(geod, lonlat[:, 0], lonlat[:, 2])
+    if leads(crs, WGS84):
+        there = Transformer.from_crs(crs, WGS84, always_xy=True)
+        lonlat = np.stack(there.transform(middles[..., 0], middles[..., 1]), axis=-1)
+        mapped = np.isfinite(lonlat).all(axis=(1, 2))
+        top, right, bottom, left = np.moveaxis(lonlat[mapped], 1, 0)
+        geod = Geod(ellps="WGS84")
+        lengths[mapped] = np.stack(
+            [_distance(geod, left, right), _distance(geod, top, bottom)], axis=1
+        )
+    return lengths[:, 0], lengths[:, 1]
 
 
 def _distance(geod: Geod, first: Float64Array, second: Float64Array) -> Float64Array:
