@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+import pyarrow
 import pyogrio
 import pytest
 import rasterio
@@ -152,7 +154,14 @@ def test_a_source_that_the_options_do_not_suit_leaves_the_others_alone(
 
 @pytest.mark.parametrize(
     "error",
-    [OSError("disk full"), ProjError("no grid"), DataSourceError("locked"), UsageError("no")],
+    [
+        OSError("disk full"),
+        ProjError("no grid"),
+        DataSourceError("locked"),
+        UsageError("no"),
+        sqlite3.OperationalError("disk I/O error"),
+        pyarrow.ArrowInvalid("no schema"),
+    ],
 )
 def test_an_error_in_writing_one_source_leaves_the_others_alone(
     folder: Path,

@@ -82,8 +82,15 @@ def _is_list(path: Path) -> bool:
 
 def one_sources_errors() -> tuple[type[Exception], ...]:
     """What can go wrong with one source, in reading, placing or writing."""
+    from sqlite3 import Error as SQLiteError
+
     from pyogrio.errors import DataLayerError, DataSourceError
     from pyproj.exceptions import ProjError
     from rasterio.errors import RasterioError
 
-    return (RSTinyNetError, OSError, ProjError, DataSourceError, DataLayerError, RasterioError)
+    known = (RSTinyNetError, OSError, ProjError, DataSourceError, DataLayerError, RasterioError)
+    try:
+        from pyarrow import ArrowException
+    except ImportError:
+        return (*known, SQLiteError)
+    return (*known, SQLiteError, ArrowException)
