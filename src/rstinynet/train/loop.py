@@ -99,9 +99,11 @@ class Trainer:
         self.batches = Batches(self.train_set, self.recipe, device=job.device, ranks=ranks)
         self.clock = Clock(self.recipe, per_epoch=self.batches.per_epoch)
 
-        classes = len(self.train_set.categories)
+        names = self.train_set.names
+        classes = len(names)
         if state is None:
-            model = initial_model(job.model, classes, seed=self.recipe.seed, init=job.init)
+            seed = self.recipe.seed
+            model = initial_model(job.model, classes, seed=seed, init=job.init, names=names)
         else:
             model = build(job.model, classes)
         if self.recipe.auxiliary_weight == 0:
@@ -112,7 +114,7 @@ class Trainer:
         if self.recipe.distill is not None:
             teacher = Teacher(
                 self.recipe.distill,
-                names=self.train_set.names,
+                names=names,
                 strides=model.strides,
                 device=ranks.device(job.device),
                 views=self.recipe.distill_views,
