@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.enums import ColorInterp
 
 from rstinynet.data.image import read_rgb
 from rstinynet.errors import DataError
+from rstinynet.scenes.reader import Scene
+from rstinynet.scenes.windows import whole
 
 
 @pytest.fixture
@@ -92,6 +95,24 @@ def test_the_first_three_of_many_bands_are_the_colours(tmp_path):
     ) as raster:  # fmt: skip
         raster.write(bands)
     np.testing.assert_array_equal(read_rgb(path), np.moveaxis(bands[:3], 0, 2))
+
+
+@pytest.mark.parametrize("kinds", ["BGRN", "NRGB", "ARGB", "ANNN", "GA", "NNA"])
+def test_training_reads_the_bands_that_prediction_reads(tmp_path, kinds):
+    named = {"R": "red", "G": "green", "B": "blue", "A": "alpha", "N": "undefined"}
+    bands = np.random.default_rng(1).integers(1, 256, (len(kinds), 9, 7), np.uint8)
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=7, height=9, count=len(kinds), dtype="uint8",
+        photometric="MINISBLACK", crs="EPSG:32632", transform=Affine(1, 0, 5, 0, -1, 5),
+    ) as raster:  # fmt: skip
+        raster.colorinterp = [ColorInterp[named[kind]] for kind in kinds]
+        raster.write(bands)
+    wanted = {"BGRN": (2, 1, 0), "NRGB": (1, 2, 3), "ARGB": (1, 2, 3), "ANNN": (1, 2, 3)}
+    expected = np.moveaxis(bands[list(wanted.get(kinds, (0, 0, 0)))], 0, 2)
+    np.testing.assert_array_equal(read_rgb(path), expected)
+    with Scene(path) as scene:
+        np.testing.assert_array_equal(scene.read(whole(7, 9)).image, expected)
 
 
 def test_a_palette_gives_its_colours(tmp_path):

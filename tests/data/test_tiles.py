@@ -78,6 +78,17 @@ def test_every_tile_is_its_window_at_its_place(tmp_path):
             assert area == pytest.approx(across * down)
 
 
+def test_tiles_have_the_bands_that_the_scene_calls_red_green_and_blue(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 255, (4, 64, 64), np.uint8)
+    labelled = make_set(tmp_path, pixels, [(5, 6, 15, 16)])
+    with rasterio.open(tmp_path / "scene.tif", "r+") as raster:
+        colours = (ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined)
+        raster.colorinterp = colours
+    (tile,) = cut(labelled, tmp_path / "tiles", settings=TileSettings(tile=64, overlap=0)).images
+    np.testing.assert_array_equal(read_rgb(tile.path), np.moveaxis(pixels[2::-1], 0, 2))
+    np.testing.assert_array_equal(read_rgb(tile.path), read_rgb(tmp_path / "scene.tif"))
+
+
 def test_cut_boxes_are_shortened_or_ignored(tmp_path):
     pixels = np.ones((3, 64, 120), np.uint8)
     # Tiles at 0 and 56: one box has 8 of its 20 columns in the first, one 2 of 20.

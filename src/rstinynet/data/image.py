@@ -74,7 +74,8 @@ def read_rgb(path: Path | str) -> RgbArray:
 
 
 def _tiff_bands(path: Path) -> npt.NDArray[np.generic] | None:
-    """The first three bands of a TIFF (H, W, 3), or its one band (H, W); or its palette's.
+    """A TIFF's red, green and blue (H, W, 3) or its one band (H, W), by `colour_bands`; or its
+    palette's.
 
     OpenCV would give one band of what is not tagged as RGB, and warn of each georeference. None
     for what GDAL cannot read.
@@ -84,8 +85,8 @@ def _tiff_bands(path: Path) -> npt.NDArray[np.generic] | None:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as raster:
                 table = palette(raster)
-                wanted = [1, 2, 3] if raster.count >= 3 else [1]
-                bands = raster.read(wanted)
+                wanted = colour_bands(raster)
+                bands = raster.read(list(wanted))
                 bits = [depths(raster)[band - 1] for band in wanted]
     except (RasterioError, UnicodeError):  # of names too, which GDAL opens in UTF-8 only
         return None
@@ -94,6 +95,20 @@ def _tiff_bands(path: Path) -> npt.NDArray[np.generic] | None:
     if table is not None:
         return np.asarray(table[bands[0]])
     return np.asarray(np.moveaxis(bands, 0, 2) if len(bands) == 3 else bands[0])
+
+
+def colour_bands(raster: Any) -> tuple[int, ...]:
+    """Bands of an open rasterio file, from 1, that training and inference see: three or one.
+
+    Red, green and blue where the file names them, else the first three that are no alpha, else
+    the first. A palette's indices are one band.
+    """
+    kinds = list(raster.colorinterp)
+    colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(colour in kinds for colour in colours):
+        return tuple(kinds.index(colour) + 1 for colour in colours)
+    plain = [band for band, kind in enumerate(kinds, 1) if kind is not ColorInterp.alpha]
+    return tuple(plain[:3]) if len(plain) >= 3 else tuple(plain[:1] or [1])
 
 
 def palette(raster: Any) -> RgbArray | None:

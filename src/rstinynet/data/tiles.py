@@ -25,14 +25,12 @@ from rstinynet import files
 from rstinynet.boxes import area
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.formats.common import georeference
-from rstinynet.data.image import PERCENTILES, depths, palette, with_data
+from rstinynet.data.image import PERCENTILES, colour_bands, depths, palette, with_data
 from rstinynet.detections import Float32Array
 from rstinynet.errors import DataError, UsageError
 
 SAMPLE_PX = 2048
 """Side of the thinned-out scene from which the scaling of 16-bit and float values is found."""
-MAX_BANDS = 3
-"""Bands of a tile: the detector sees red, green and blue."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -128,7 +126,7 @@ def _cut_scene(
                         f"{image.path}: is {scene.width} x {scene.height} pixels, but its labels "
                         f"say {image.width} x {image.height}; correct one of them"
                     )
-                bands = list(range(1, MAX_BANDS + 1)) if scene.count >= MAX_BANDS else [1]
+                bands = colour_bands(scene)
                 limits = _limits(scene, bands)
                 return _tiles(image, scene, folder, settings, quota, bands=bands, limits=limits)
     except RasterioError as error:
@@ -247,7 +245,7 @@ def _write(
         "count": len(values),
         "dtype": "uint8",
         "compress": "deflate",
-        "photometric": "RGB" if len(values) == MAX_BANDS else "MINISBLACK",
+        "photometric": "RGB" if len(values) == 3 else "MINISBLACK",
     }
     if scene.crs is not None:
         profile["crs"] = scene.crs

@@ -20,12 +20,12 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from pyproj import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.warp import reproject
 from rasterio.windows import Window as RasterWindow
 
-from rstinynet.data.image import depths, palette, with_data
+from rstinynet.data.image import colour_bands, depths, palette, with_data
 from rstinynet.errors import DataError, UsageError
 from rstinynet.scenes import georef
 from rstinynet.scenes.windows import Window
@@ -117,15 +117,8 @@ class RasterSource:
         self.notes = self._striped() + self._holds_more()
 
     def default_bands(self) -> tuple[int, ...]:
-        """Red, green and blue where the file names them, else the first three, else the first."""
-        if self._palette is not None:
-            return (1, 2, 3)
-        kinds = list(self._file.colorinterp)
-        colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-        if all(colour in kinds for colour in colours):
-            return tuple(kinds.index(colour) + 1 for colour in colours)
-        plain = [i + 1 for i, kind in enumerate(kinds) if kind is not ColorInterp.alpha]
-        return tuple(plain[:3]) if len(plain) >= 3 else tuple(plain[:1] or [1])
+        """Those of `colour_bands`; of a palette its colours."""
+        return (1, 2, 3) if self._palette is not None else colour_bands(self._file)
 
     def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
         """Values (C, h, w) and where they are valid (h, w)."""
