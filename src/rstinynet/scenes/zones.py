@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyogrio.raw
+import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Geod
@@ -23,6 +24,7 @@ from rstinynet.scenes.places import Places
 
 LAYER = "zones"
 _DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
+_DOMAIN = b"GDAL:OGR:domain_name"
 _PARTS = 64
 """Pieces that the extent of a zone is divided into for its area on the ellipsoid."""
 
@@ -37,27 +39,18 @@ class Zones:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read all polygons. DataError where there are none or the file cannot be read."""
+        """Read all polygons.
+
+        Raises DataError where there are none or the file cannot be read, UsageError without
+        pyarrow.
+        """
         self.path = path
         if not path.exists():
             raise DataError(f"{path}: there is no such file of zones; check the path")
-        try:
-            with unparsed(path) as plain:
-                self._meta, _, geometry, self._fields = pyogrio.raw.read(plain, layer=0)
-        except (DataSourceError, DataLayerError) as error:
-            hint = "; give .gpkg, .fgb or .geojson" if path.suffix.lower() == ".parquet" else ""
-            raise DataError(f"{path}: zones cannot be read: {error}{hint}") from error
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}: zones cannot be read, since a text in it is not UTF-8 ({error}): save it "
-                "as UTF-8"
-            ) from error
-        if geometry is None:
-            raise DataError(f"{path}: zones must be polygons, and this file is a table without any")
-        self._wkb = geometry
+        self._meta, self._fields, self._wkb = _read(path)
         try:
             with np.errstate(invalid="ignore"):  # of corners that are no numbers, refused below
-                self.shapes = shapely.from_wkb(geometry)
+                self.shapes = shapely.from_wkb(self._wkb)
         except shapely.errors.GEOSException as error:
             raise DataError(f"{path}: zones cannot be read: {error}") from error
         kinds = set(shapely.get_type_id(self.shapes[~shapely.is_missing(self.shapes)]).tolist())
@@ -151,7 +144,9 @@ class Zones:
             raise UsageError(f"{path} must end with one of {', '.join(_DRIVERS)}")
         self.refuse(path)
         # SQL knows no case, nor an attribute beside a column of the format's own of that name.
-        own = _unique(self._meta["fields"].tolist())
+        # What Arrow calls OGC_FID, OGR takes for the number of the feature, unless told another.
+        numbers = [] if kind == ".gpkg" else ["OGC_FID"]
+        own = _unique(self._fields.column_names, taken=numbers)
         made = columns(self.counts(classes), self._area, taken=own)
         fid, geom = _unique(["fid", "geom"], taken=[*own, *made])
         options = {
@@ -160,17 +155,84 @@ class Zones:
             ".geojson": {},
         }
         with replacing(path) as beside, unparsed(beside) as target:
-            pyogrio.raw.write(
+            pyogrio.write_arrow(
+                _table(self._fields, own, made | {geom: self._wkb}),
                 target,
-                geometry=self._wkb,
-                field_data=[*self._fields, *made.values()],
-                fields=np.array([*own, *made], dtype=object),
+                geometry_name=geom,
                 geometry_type=self._meta["geometry_type"],
                 crs=None if self.crs is None else self.crs.to_wkt(),
                 layer=LAYER,
                 driver=_DRIVERS[kind],
                 **options[kind],
             )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Any, npt.NDArray[np.object_]]:
+    """What OGR says of the zones, their attributes as an Arrow table, and (Z,) WKB.
+
+    Arrow keeps what arrays cannot hold: whole numbers beside none, time zones, lists. Raises as
+    `Zones`.
+    """
+    # A shapefile that does not say its encoding is UTF-8 or, as the format began, Latin 1.
+    encodings = (None, "ISO-8859-1") if path.suffix.lower() == ".shp" else (None,)
+    try:
+        with unparsed(path) as plain:
+            meta, table = _read_layer(plain, 0, encodings)
+    except (DataSourceError, DataLayerError) as error:
+        hint = "; give .gpkg, .fgb or .geojson" if path.suffix.lower() == ".parquet" else ""
+        raise DataError(f"{path}: zones cannot be read: {error}{hint}") from error
+    except UnicodeError as error:
+        raise DataError(
+            f"{path}: zones cannot be read, since a text in it is not UTF-8 ({error}): save it as "
+            "UTF-8"
+        ) from error
+    if meta["geometry_type"] is None:
+        raise DataError(f"{path}: zones must be polygons, and this file is a table without any")
+    # The shapes come last; an attribute may have the name of theirs.
+    last = table.num_columns - 1
+    wkb = table.column(last).to_numpy(zero_copy_only=False)
+    return meta, table.select(list(range(last))), wkb
+
+
+def _read_layer(
+    path: str, layer: str | int, encodings: Sequence[str | None]
+) -> tuple[dict[str, Any], Any]:
+    """A layer by the first of the encodings that suits it. UnicodeError where none does."""
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise UsageError("zones need pyarrow: pip install 'rs-tinynet[geo]'") from error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Non-conformant.*successfully parsed")
+        for encoding in encodings:
+            try:
+                meta, table = pyogrio.read_arrow(path, layer=layer, encoding=encoding)
+                table.validate(full=True)
+            except (UnicodeDecodeError, pyarrow.ArrowInvalid) as error:
+                fault = error
+            else:
+                return meta, table
+    raise UnicodeError(str(fault))
+
+
+def _table(fields: Any, names: Sequence[str], further: dict[str, npt.NDArray[Any]]) -> Any:
+    """An Arrow table of the attributes, by new names, and of further columns, whose NaN is none."""
+    import pyarrow
+
+    made = {name: pyarrow.array(values, from_pandas=True) for name, values in further.items()}
+    schema = [
+        _undomained(field.with_name(name)) for name, field in zip(names, fields.schema, strict=True)
+    ]
+    schema += [pyarrow.field(name, values.type) for name, values in made.items()]
+    return pyarrow.Table.from_arrays(
+        [*fields.columns, *made.values()], schema=pyarrow.schema(schema)
+    )
+
+
+def _undomained(field: Any) -> Any:
+    """The field without the name of its list of allowed values, which is not copied."""
+    metadata = field.metadata or {}
+    return field.with_metadata({k: v for k, v in metadata.items() if k != _DOMAIN})
 
 
 def columns(
