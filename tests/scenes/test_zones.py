@@ -15,7 +15,7 @@ import pytest
 import shapely
 from pyproj import CRS
 
-from rstinynet.errors import UsageError
+from rstinynet.errors import DataError, UsageError
 from rstinynet.scenes.places import Places
 from rstinynet.scenes.zones import Zones
 
@@ -200,3 +200,65 @@ def test_without_pyarrow_zones_are_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match=r"zones need pyarrow: pip install 'rs-tinynet\[geo\]'"):
         Zones(path)
+
+
+WEST, EAST = shapely.box(9.0, 50.0, 9.1, 50.1), shapely.box(9.2, 50.0, 9.3, 50.1)
+SEVERAL: list[Any] = [WEST, shapely.MultiPolygon([WEST, EAST]), shapely.Polygon(), None]
+
+
+def write_layer(path: Path, name: str, shapes: list[Any], kind: str, **options: Any) -> None:
+    pyogrio.raw.write(
+        str(path),
+        shapely.to_wkb(np.array(shapes, object)),
+        [np.arange(len(shapes))],
+        np.array(["n"], object),
+        geometry_type=kind,
+        crs="EPSG:4326",
+        layer=name,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("out", [".gpkg", ".fgb", ".geojson"])
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_shapefiles_polygons_of_one_and_of_several_parts_become_of_one_kind(
+    tmp_path: Path, flat: bool, out: str
+) -> None:
+    shapes = SEVERAL if flat else [each and shapely.force_3d(each, 7) for each in SEVERAL]
+    write_layer(tmp_path / "z.shp", "z", shapes, "Polygon" if flat else "Polygon Z")
+    path = tmp_path / f"out{out}"
+    assert counted(tmp_path / "z.shp", path)["n_ship"] == [1, 1, 0, 0]
+    meta, _, wkb, _ = pyogrio.raw.read(path)
+    made = shapely.from_wkb(wkb)
+    assert meta["geometry_type"] == ("MultiPolygon" if flat else "MultiPolygon Z")
+    assert set(shapely.get_type_id(made[:2])) == {6}
+    assert shapely.get_num_geometries(made[:2]).tolist() == [1, 2]
+    assert (shapely.get_coordinates(made, include_z=not flat)[:, 2:] == 7).all()
+    for old, new in zip(shapes[:2], made[:2], strict=True):
+        assert shapely.equals(old, new)
+    assert all(each is None or each.is_empty for each in made[2:])
+
+
+def test_polygons_of_one_part_stay_polygons(tmp_path: Path) -> None:
+    write_layer(tmp_path / "z.shp", "z", [WEST, EAST], "Polygon")
+    counted(tmp_path / "z.shp", tmp_path / "out.gpkg")
+    assert pyogrio.read_info(tmp_path / "out.gpkg")["geometry_type"] == "Polygon"
+
+
+def test_zones_are_the_only_layer_with_polygons(tmp_path: Path) -> None:
+    path = tmp_path / "z.gpkg"
+    write_layer(path, "places", [shapely.Point(9, 50)], "Point")
+    write_layer(path, "districts", [WEST, EAST], "Polygon", append=True)
+    assert counted(path, tmp_path / "out.gpkg")["n_ship"] == [1, 0]
+    write_layer(path, "parks", [WEST], "MultiPolygon", append=True)
+    with pytest.raises(
+        DataError, match=r"there are places \(Point\), districts \(Polygon\), parks \(MultiPolyg"
+    ):
+        Zones(path)
+
+
+@pytest.mark.parametrize("kind", ["Polygon", "Unknown"])
+def test_zones_are_the_first_layer_where_that_has_polygons(tmp_path: Path, kind: str) -> None:
+    write_layer(tmp_path / "z.gpkg", "districts", [WEST, EAST], kind)
+    write_layer(tmp_path / "z.gpkg", "parks", [EAST], "Polygon", append=True)
+    assert counted(tmp_path / "z.gpkg", tmp_path / "out.gpkg")["n_ship"] == [1, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ class Zones:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read all polygons.
+        """Read all polygons: of the first layer, or of the only one that has some.
 
         Raises DataError where there are none or the file cannot be read, UsageError without
         pyarrow.
@@ -55,7 +56,12 @@ class Zones:
             raise DataError(f"{path}: zones cannot be read: {error}") from error
         kinds = set(shapely.get_type_id(self.shapes[~shapely.is_missing(self.shapes)]).tolist())
         if not kinds or kinds - {3, 6}:
-            raise DataError(f"{path}: zones must be polygons, which this file has not")
+            raise DataError(f"{path}: zones must be polygons, which its first layer has not")
+        self._kind = self._meta["geometry_type"]
+        if 6 in kinds:
+            # Shapefiles call both polygons; a GeoPackage must not.
+            self._wkb = np.array([wkb and _multi(wkb) for wkb in self._wkb], object)
+            self._kind = re.sub(r"\bPolygon", "MultiPolygon", self._kind)
         bent = [i for i, shape in enumerate(self.shapes, 1) if not _is_finite(shape)]
         if bent:
             raise DataError(
@@ -159,7 +165,7 @@ class Zones:
                 _table(self._fields, own, made | {geom: self._wkb}),
                 target,
                 geometry_name=geom,
-                geometry_type=self._meta["geometry_type"],
+                geometry_type=self._kind,
                 crs=None if self.crs is None else self.crs.to_wkt(),
                 layer=LAYER,
                 driver=_DRIVERS[kind],
@@ -178,6 +184,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Any, npt.NDArray[np.object_]]:
     try:
         with unparsed(path) as plain:
             meta, table = _read_layer(plain, 0, encodings)
+            if not _may_be_polygons(meta["geometry_type"]) and len(pyogrio.list_layers(plain)) > 1:
+                meta, table = _read_layer(plain, _polygon_layer(path, plain), encodings)
     except (DataSourceError, DataLayerError) as error:
         hint = "; give .gpkg, .fgb or .geojson" if path.suffix.lower() == ".parquet" else ""
         raise DataError(f"{path}: zones cannot be read: {error}{hint}") from error
@@ -213,6 +221,23 @@ def _read_layer(
             else:
                 return meta, table
     raise UnicodeError(str(fault))
+
+
+def _may_be_polygons(kind: str | None) -> bool:
+    return kind is not None and ("Polygon" in kind or kind == "Unknown")
+
+
+def _polygon_layer(path: Path, plain: str) -> str:
+    """The only layer of the file, at `plain`, that has polygons, whatever the first one has."""
+    layers = {str(name): kind for name, kind in pyogrio.list_layers(plain)}
+    of_polygons = [name for name, kind in layers.items() if "Polygon" in (kind or "")]
+    if len(of_polygons) == 1:
+        return of_polygons[0]
+    listed = ", ".join(f"{name} ({kind or 'no shapes'})" for name, kind in layers.items())
+    raise DataError(
+        f"{path}: zones must be the polygons of the first layer, or of the only one that has some: "
+        f"there are {listed}. Copy the one with the zones (`ogr2ogr zones.gpkg FILE LAYER`)"
+    )
 
 
 def _table(fields: Any, names: Sequence[str], further: dict[str, npt.NDArray[Any]]) -> Any:
@@ -311,6 +336,15 @@ def _area(geod: Geod, polygon: Any) -> float:
         return abs(geod.polygon_area_perimeter(x, y)[0])
 
     return float(ring(polygon.exterior) - sum(ring(hole) for hole in polygon.interiors))
+
+
+def _multi(wkb: bytes) -> bytes:
+    """A polygon as a multipolygon of one part, an empty one of none; what is one already as is."""
+    order = "<" if wkb[0] else ">"
+    kind, rings = struct.unpack_from(f"{order}II", wkb, 1)
+    if (kind & 0xFFFF) % 1000 == 6:  # with Z and M in the thousands or the highest bits
+        return wkb
+    return wkb[:1] + struct.pack(f"{order}II", kind + 3, min(rings, 1)) + (wkb if rings else b"")
 
 
 def _plain(name: str) -> str:
