@@ -244,6 +244,14 @@ def check_folder_place(path: Path | str, *, option: str) -> None:
     _check_writable(Path(path), f"{option} {path}")
 
 
+def check_closed(path: Path | str) -> None:
+    """UsageError where `path` is a GeoPackage that another program has open.
+
+    For use before work that takes long: `replacing` refuses it too.
+    """
+    _settle(Path(path))
+
+
 def _check_writable(folder: Path, given: str) -> None:
     # What is missing will be made in the nearest folder that is there.
     nearest = next(one for one in (folder, *folder.parents) if os.path.lexists(one))

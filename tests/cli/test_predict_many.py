@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -593,3 +597,37 @@ def test_layers_of_the_users_are_not_lost(
     scene(two / "a.png", epsg=None)
     assert run(["predict", str(two / "a.png"), "--out", "o"]) == 0
     assert Path(name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["o/a_detections.gpkg", "o/counts_h3.gpkg", "all.gpkg"])
+def test_a_file_that_another_program_has_open_is_refused_before_the_search(
+    two: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["predict", str(two / "a.tif"), "--out", "o", "--h3", "9", "--merged", "all.gpkg"]
+    arguments += ["--format", "gpkg"]
+    assert run(arguments) == 0
+    code = """if True:
+        import sqlite3, sys
+        database = sqlite3.connect(sys.argv[1], isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("UPDATE gpkg_contents SET description = 'edited'")
+        print("open", flush=True)
+        sys.stdin.read()
+    """
+    monkeypatch.setattr(BlobDetector, "detect_batch", lambda *args, **how: pytest.fail("searched"))
+    with subprocess.Popen(
+        [sys.executable, "-c", code, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert run(arguments) == 2
+    words = " ".join(capsys.readouterr().err.split())
+    assert f"{name} cannot be replaced: another program has this file open" in words
+    with closing(sqlite3.connect(name)) as database:
+        described = database.execute("SELECT description FROM gpkg_contents").fetchall()
+    assert set(described) == {("edited",)}

@@ -21,7 +21,7 @@ import shapely
 from pyproj import CRS
 
 from rstinynet.errors import RSTinyNetError, UsageError
-from rstinynet.files import unparsed
+from rstinynet.files import check_closed, unparsed
 from rstinynet.scenes.features import Columns, Shapes
 
 LAYER = "detections"
@@ -169,10 +169,12 @@ def refuse_layers(path: Path, ours: Collection[str]) -> None:
     """UsageError where replacing the GeoPackage `path` would lose tables that are not `ours`.
 
     Layers, rasters, tables without shapes and QGIS's projects are tables alike. What is no
-    GeoPackage has none. Raises UsageError too where it cannot be told.
+    GeoPackage has none. Raises UsageError too where it cannot be told, and where another program
+    has the file open.
     """
     if path.suffix.lower() != ".gpkg" or not path.is_file():
         return
+    check_closed(path)
     try:
         with closing(sqlite3.connect(path)) as database:
             rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
