@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from rstinynet.scenes.detector import Detector
 from rstinynet.scenes.engine_ray import PER_WORKER, RayEngine
 from rstinynet.scenes.ledger import Ledger
 from rstinynet.scenes.options import PredictOptions
+from rstinynet.scenes.stream import Group
 
 OPTIONS = PredictOptions(tile=128, overlap=32)
 
@@ -303,3 +305,14 @@ def test_workers_that_always_die_are_an_error(
         pytest.raises(RSTinyNetError, match="workers were lost 1 times"),
     ):
         stream.predict(blobs, scene, OPTIONS, engine=engine)
+
+
+def test_workers_in_other_folders_get_whole_paths(blobs: Detector) -> None:
+    engine, given = RayEngine(blobs), []
+    engine._model = None
+    engine._remote = SimpleNamespace(remote=lambda model, source, *rest: given.append(source))
+    remote = "/vsicurl/https://host/a.tif?sig=1"
+    for source in ("here/a.tif", Path("here/a.tif"), remote, "GPKG:a.gpkg:t"):
+        engine._give(source, OPTIONS, Group(0, (), known=False))
+    here = Path.cwd() / "here" / "a.tif"
+    assert given == [here, here, remote, "GPKG:a.gpkg:t"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -357,3 +358,27 @@ def test_a_file_with_a_colon_in_its_name_is_a_file(tmp_path: Path, monkeypatch: 
     assert sources.listing(["AB:c.png"]).scenes == [Path("AB:c.png")]
     with Scene("AB:c.png") as scene:
         assert scene.width == 8
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_scene_that_is_located_by_halves_says_what_is_missing(
+    write_tiff: Writer, tmp_path: Path
+) -> None:
+    plain = np.zeros((8, 8, 1), np.uint8)
+    assert cv2.imwrite(str(tmp_path / "a.png"), plain)
+    (tmp_path / "a.pgw").write_text("10\n0\n0\n-10\n500000\n5000000\n")
+    with Scene(tmp_path / "a.png") as scene:
+        (note,) = scene.source.notes
+        assert scene.source.transform is None
+    assert "does not say in which coordinate system" in note
+    path = write_tiff(tmp_path / "g.tif", plain, crs=None)
+    points = [
+        GroundControlPoint(y, x, 7 + x / 10, 50 - y / 10) for x, y in ((0, 0), (8, 0), (0, 8))
+    ]
+    with rasterio.open(path, "r+") as file:
+        file.gcps = points, rasterio.CRS.from_epsg(4326)
+    with Scene(path) as scene:
+        (note,) = scene.source.notes
+    assert "is located by control points only: `gdalwarp`" in note
+    with Scene(write_tiff(tmp_path / "p.tif", plain, crs=None)) as scene:
+        assert scene.source.notes == ()

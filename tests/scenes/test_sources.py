@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from pyproj import CRS
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
+from rstinynet.errors import DataError
 from rstinynet.scenes import sources
 from rstinynet.scenes.density import Grid
+from rstinynet.scenes.reader import Scene
 
 
 def test_files_folders_and_globs_in_order_without_doubles(tmp_path: Path) -> None:
@@ -105,6 +109,32 @@ def test_addresses_become_gdal_paths(given: str, gdal: str) -> None:
     found = sources.listing([given])
     assert found.scenes == [gdal]
     assert sources.names(found.scenes) == ["a"]
+
+
+def test_what_signs_an_address_is_used_and_told_nobody(
+    write_tiff: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = write_tiff(tmp_path / "a.tif", np.full((8, 8, 1), 7, np.uint8))
+    asked: list[str] = []
+    opened = rasterio.open
+
+    def far_away(path: str) -> Any:
+        asked.append(path)
+        if "none" in path:
+            raise RasterioIOError(f"'{path}' does not exist")
+        return opened(there)
+
+    monkeypatch.setattr(rasterio, "open", far_away)
+    (scene,) = sources.listing(["https://host/a.tif?sig=SE/CRET"]).scenes
+    with Scene(scene) as seen:
+        assert seen.source.sample([1])[0].max() == 7
+        assert seen.source.name == "/vsicurl/https://host/a.tif"
+    with pytest.raises(DataError) as refused:
+        Scene("/vsicurl/https://host/none.tif?sig=SE/CRET")
+    assert all(path.endswith("?sig=SE/CRET") for path in asked)
+    assert str(refused.value).count("https://host/none.tif") == 2
+    assert "CRET" not in str(refused.value)
+    assert sources.names([scene]) == ["a"]
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ class Outcome:
 
     def fail(self, error: Exception, source: str) -> str:
         """Record a source that cannot be used; gives the words for it."""
+        from rstinynet.scenes.raster import without_query
+
+        source = without_query(source)
         words = str(error) if isinstance(error, RSTinyNetError) else f"{source}: {error}"
         self.errors.append(error)
         self.records.append({"source": source, "error": words})

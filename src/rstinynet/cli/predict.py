@@ -249,7 +249,7 @@ def predict(
             whole = stack.enter_context(merging.create(merged, seen.crs, detector.metadata))
         progress = stack.enter_context(progress_bar(console))
         for image_id, (path, name) in enumerate(zip(listing.scenes, names, strict=True), 1):
-            task = progress.add_task(escape(Path(path).name), total=None)
+            task = progress.add_task(escape(name), total=None)
 
             def advance(done: int, total: int, task: Any = task) -> None:
                 progress.update(task, completed=done, total=total)

@@ -61,6 +61,7 @@ def search(
     from rstinynet.scenes import stream, writers
     from rstinynet.scenes.ledger import Ledger
     from rstinynet.scenes.memory import peak_bytes
+    from rstinynet.scenes.raster import without_query
 
     start = time.perf_counter()
     # Before a search that may take an hour.
@@ -76,7 +77,8 @@ def search(
                 detector, path, options, progress=progress, ledger=ledger, engine=engine
             )
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(ledger.story(Path(path).name)) from stop
+            shown = Path(without_query(str(path))).name
+            raise KeyboardInterrupt(ledger.story(shown)) from stop
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             files = result.save(

@@ -56,8 +56,9 @@ class ExportedBackend(ABC):
         """What the file itself gives for inputs in [0, 1]; see `backend.candidates`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What a runtime has loaded cannot be sent to another process, but the path can.
-        return _reopen, (type(self), self._origin, *self._given)
+        # What a runtime has loaded cannot be sent to another process, but the path can; relative
+        # ones mean another file in another folder.
+        return _reopen, (type(self), str(Path(self._origin).absolute()), *self._given)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -58,7 +58,7 @@ class BorderEngine:
         self, search: Search, known: frozenset[int], plan: Plan
     ) -> Generator[Finished, None, None]:
         """The windows of a scene in order, with what was found in them."""
-        name = search.scene.source.name
+        name = search.scene.source.address
         if name in self._upcoming:
             # Those passed over, too: a scene may be refused before its search.
             passed = self._upcoming.index(name)

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,7 @@ import rasterio
 
 from rstinynet.detections import Detections
 from rstinynet.errors import RSTinyNetError, UsageError
+from rstinynet.scenes.raster import is_dataset_name, is_remote
 from rstinynet.scenes.sources import Source
 from rstinynet.scenes.stream import Finished, Group, Search, open_to_search
 from rstinynet.scenes.windows import Window
@@ -116,7 +118,7 @@ class RayEngine:
         self, search: Search, known: frozenset[int], plan: Plan | None = None
     ) -> Generator[Finished, None, None]:
         """The windows of a scene in order, with what was found; workers have no use of `plan`."""
-        name = search.scene.source.name
+        name = search.scene.source.address
         early = self._early.pop(name, deque())
         for scene, _ in self._upcoming:
             # Those passed over, too: a scene may be refused before its search.
@@ -174,6 +176,8 @@ class RayEngine:
         return waiting + sum(map(len, self._early.values())) < PER_WORKER * self.workers
 
     def _give(self, source: Source, options: PredictOptions, group: Group) -> _Task:
+        if not (is_remote(str(source)) or is_dataset_name(str(source))):
+            source = Path(source).absolute()  # workers of a cluster are in folders of their own
         # In a list, the model is not copied for each task: a worker fetches it once.
         return _Task(group, self._remote.remote([self._model], source, options, group.windows))
 

@@ -51,6 +51,9 @@ class Source(Protocol):
     """Where pixels come from: a file or an array."""
 
     name: str
+    """As it is told."""
+    address: str
+    """What opens it again."""
     width: int
     height: int
     count: int
@@ -83,7 +86,8 @@ class RasterSource:
 
         Raises DataError where there is none that can be read.
         """
-        self.name = str(path)
+        self.name = without_query(str(path))
+        self.address = str(path)
         self._own = threading.local()
         self._lock = threading.Lock()
         self._opened: list[Any] = []
@@ -114,7 +118,7 @@ class RasterSource:
             f"{kind.name}, nodata {nodata}"
             for kind, nodata in zip(file.colorinterp, file.nodatavals, strict=True)
         )
-        self.notes = self._striped() + self._holds_more()
+        self.notes = self._striped() + self._holds_more() + self._half_located()
 
     def default_bands(self) -> tuple[int, ...]:
         """Those of `colour_bands`; of a palette its colours."""
@@ -179,7 +183,7 @@ class RasterSource:
         """This thread's handle: GDAL's may not be shared."""
         file = getattr(self._own, "file", None)
         if file is None:
-            file = self._own.file = _open(self.name)
+            file = self._own.file = _open(self.address)
             with self._lock:
                 self._opened.append(file)
         return file
@@ -202,8 +206,8 @@ class RasterSource:
         except (RasterioError, RasterioIOError, MemoryError) as error:
             place = "" if window is None else f" at x {window.col_off:.0f}, y {window.row_off:.0f}"
             raise DataError(
-                f"{self.name}: pixels{place} cannot be read ({_reason(error)}): the file is "
-                "truncated or damaged; copy or download it again"
+                f"{self.name}: pixels{place} cannot be read ({_reason(error, self.address)}): the "
+                "file is truncated or damaged; copy or download it again"
             ) from error
         if self._palette is not None:
             values = self._palette[values[0]].transpose(2, 0, 1)[[band - 1 for band in bands]]
@@ -219,6 +223,18 @@ class RasterSource:
             return (
                 f"{self.name} is stored in strips, which makes reading tiles slow; "
                 "`gdal_translate -co TILED=YES -co COMPRESS=DEFLATE` makes a tiled copy",
+            )
+        return ()
+
+    def _half_located(self) -> tuple[str, ...]:
+        """A note where the file says something of its place that is not enough."""
+        points, _ = self._file.gcps
+        if self.crs is None and points:
+            return (f"{self.name} is located by control points only: `gdalwarp` gives it a grid",)
+        if self.crs is None and self._file.transform != Affine.identity():
+            return (
+                f"{self.name} has a place but does not say in which coordinate system; "
+                "`gdal_translate -a_srs EPSG:...` makes a copy that does",
             )
         return ()
 
@@ -241,7 +257,7 @@ class ArraySource:
         if array.ndim not in (2, 3) or not array.size:
             raise UsageError(f"an image array must be (H, W) or (H, W, bands), not {array.shape}")
         self._array = array if array.ndim == 3 else array[..., None]
-        self.name = name
+        self.name = self.address = name
         self.height, self.width, self.count = self._array.shape
         self.dtype = array.dtype
         self.depths = (8 * array.dtype.itemsize,) * self.count
@@ -311,6 +327,12 @@ def is_dataset_name(text: str) -> bool:
     return _DATASET.match(text) is not None and not os.path.exists(text)
 
 
+def without_query(path: str) -> str:
+    """A URL without what follows its question mark, where signatures are, and no two alike."""
+    head, scheme, rest = path.partition("://")
+    return head + scheme + rest.split("?", 1)[0] if scheme and "?" not in head else path
+
+
 def is_remote(path: str) -> bool:
     """Whether only GDAL can say if there is such a path: a URL, or `/vsi...`."""
     return "://" in path or path.startswith("/vsi")
@@ -339,8 +361,8 @@ def _open(name: str) -> Any:
         ) from error
     except RasterioError as error:
         raise DataError(
-            f"{path}: not an image that can be read (JPEG, PNG, TIFF, JPEG 2000 and what GDAL "
-            f"reads): {_reason(error)}"
+            f"{without_query(name)}: not an image that can be read (JPEG, PNG, TIFF, JPEG 2000 and "
+            f"what GDAL reads): {_reason(error, name)}"
         ) from error
 
 
@@ -358,7 +380,7 @@ def _decimated(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height / factor)), max(1, round(width / factor))
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, path: str) -> str:
     """GDAL's own words, which rasterio often hides behind 'Read failed. See previous ...'."""
     cause = error.__cause__ or error
-    return " ".join(str(cause).split())
+    return " ".join(str(cause).replace(path, without_query(path)).split())

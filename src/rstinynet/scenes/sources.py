@@ -21,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from rstinynet.errors import DataError, RSTinyNetError, UsageError
 from rstinynet.scenes import stac
-from rstinynet.scenes.raster import is_dataset_name
+from rstinynet.scenes.raster import is_dataset_name, without_query
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".jp2", ".bmp", ".webp", ".vrt"})
 """Files of a folder that are taken for images."""
@@ -221,7 +221,7 @@ def _pure(scene: Source) -> PurePath:
     if is_dataset_name(scene):
         parts = scene.replace('"', "").split(":")[1:]
         return PurePath("_".join(PurePath(part).stem for part in parts if part))
-    return PurePath(scene.split("?", 1)[0])
+    return PurePath(without_query(scene))
 
 
 def _with_suffix(path: PurePath) -> str:
