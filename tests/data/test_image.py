@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 
-from rstinynet.data.image import read_rgb
+from rstinynet.data.image import PAD, read_rgb
 from rstinynet.errors import DataError
 from rstinynet.scenes.reader import Scene
 from rstinynet.scenes.windows import whole
@@ -40,7 +42,7 @@ def test_jpeg_is_near(tmp_path):
 def test_grey_is_repeated_and_alpha_dropped(tmp_path, pixels):
     grey = read_rgb(write(tmp_path / "grey.png", pixels[..., 0]))
     np.testing.assert_array_equal(grey, np.repeat(pixels[..., :1], 3, axis=2))
-    alpha = np.dstack([pixels[..., ::-1], pixels[..., 0]])
+    alpha = np.dstack([pixels[..., ::-1], np.maximum(pixels[..., 0], 1)])
     np.testing.assert_array_equal(read_rgb(write(tmp_path / "alpha.png", alpha)), pixels)
 
 
@@ -57,9 +59,9 @@ def test_other_depths_are_stretched_between_percentiles(tmp_path, dtype):
     assert abs(float(image.mean()) - 127.5) < 2
 
 
-def test_nan_and_constant_images_are_black_not_an_error(tmp_path):
+def test_constant_images_are_black_and_those_of_nan_are_padding(tmp_path):
     flat = np.full((8, 8), np.nan, np.float32)
-    assert (read_rgb(write(tmp_path / "nan.tif", flat)) == 0).all()
+    assert (read_rgb(write(tmp_path / "nan.tif", flat)) == PAD).all()
     assert (read_rgb(write(tmp_path / "flat.tif", np.full((8, 8), 700, np.uint16))) == 0).all()
 
 
@@ -95,6 +97,90 @@ def test_the_first_three_of_many_bands_are_the_colours(tmp_path):
     ) as raster:  # fmt: skip
         raster.write(bands)
     np.testing.assert_array_equal(read_rgb(path), np.moveaxis(bands[:3], 0, 2))
+
+
+def raster(path, bands, *, mask=None, kinds=(), colours=None, **profile):
+    """Writes (C, h, w) values as a GeoTIFF."""
+    count, height, width = bands.shape
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path, "w", driver="GTiff", width=width, height=height, count=count, dtype=bands.dtype,
+            crs="EPSG:32632", transform=Affine(1, 0, 5, 0, -1, 5), **profile,
+        ) as file,
+    ):  # fmt: skip
+        if kinds:
+            file.colorinterp = [ColorInterp[kind] for kind in kinds]
+        file.write(bands)
+        if mask is not None:
+            file.write_mask(mask)
+        if colours is not None:
+            file.write_colormap(1, colours)
+    return path
+
+
+MISSING = np.zeros((40, 40), bool)
+MISSING[:, :15] = True
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        *product((np.uint8, np.uint16, np.int16, np.float32), ("nodata", "mask", "alpha")),
+        (np.float32, "nan"),
+    ],
+)
+def test_training_and_prediction_agree_on_pixels_without_data(tmp_path, dtype, count, said):
+    rng = np.random.default_rng(5)
+    high = 250 if dtype == np.uint8 else 4000
+    bands = rng.integers(100, high, (count, 40, 40)).astype(dtype)
+    options = {"photometric": "MINISBLACK"}
+    if said == "nodata":
+        bands[:, MISSING] = options["nodata"] = 0 if np.dtype(dtype).kind == "u" else -999
+    elif said == "mask":
+        bands[:, MISSING] = 7
+        options["mask"] = ~MISSING
+    elif said == "alpha":
+        bands[:, MISSING] = 9
+        bands = np.concatenate([bands, np.where(MISSING, 0, high)[None].astype(dtype)])
+        options["kinds"] = ["gray", *["undefined"] * (count - 1), "alpha"]
+    else:
+        bands[0, MISSING] = np.nan
+    path = raster(tmp_path / "a.tif", bands, **options)
+    image = read_rgb(path)
+    with Scene(path) as scene:
+        tile = scene.read(whole(40, 40))
+    np.testing.assert_array_equal(tile.valid, ~MISSING)
+    np.testing.assert_array_equal(image, tile.image)
+    assert (image[MISSING] == PAD).all()
+    # What is there is spread as if it were all.
+    alone = read_rgb(raster(tmp_path / "b.tif", bands[:count, :, 15:], photometric="MINISBLACK"))
+    np.testing.assert_array_equal(image[:, 15:], alone)
+
+
+def test_files_without_any_data_are_padding(tmp_path):
+    path = raster(tmp_path / "a.tif", np.zeros((3, 9, 9), np.uint16), nodata=0)
+    assert (read_rgb(path) == PAD).all()
+    colours = {0: (10, 20, 30, 255), 1: (200, 100, 50, 255)}
+    indices = np.array([[[0, 1]]], np.uint8)
+    path = raster(tmp_path / "p.tif", indices, colours=colours, nodata=0, photometric="PALETTE")
+    assert read_rgb(path)[0].tolist() == [[PAD] * 3, [200, 100, 50]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [3, 1])
+def test_transparent_pixels_of_a_png_are_padding(tmp_path, dtype, channels):
+    high = np.iinfo(dtype).max
+    colours = np.random.default_rng(5).integers(0, high, (40, 40, channels), dtype)
+    solid = write(tmp_path / "solid.png", np.ascontiguousarray(colours[:, 15:]))
+    alpha = np.where(MISSING, 0, high).astype(dtype)
+    path = write(tmp_path / "a.png", np.dstack([*[colours] * (3 // channels), alpha]))
+    image = read_rgb(path)
+    assert (image[MISSING] == PAD).all()
+    np.testing.assert_array_equal(image[:, 15:], read_rgb(solid))
+    with Scene(path) as scene:
+        np.testing.assert_array_equal(scene.read(whole(40, 40)).image, image)
 
 
 @pytest.mark.parametrize("kinds", ["BGRN", "NRGB", "ARGB", "ANNN", "GA", "NNA"])

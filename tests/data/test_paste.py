@@ -12,8 +12,9 @@ from rstinynet.boxes import pairwise_iou
 from rstinynet.data.augment import AugmentSettings
 from rstinynet.data.dataset import TrainingSet
 from rstinynet.data.folder import open_split
+from rstinynet.data.image import PAD
 from rstinynet.data.paste import POOL, PasteBank
-from rstinynet.data.pieces import PAD, Piece
+from rstinynet.data.pieces import Piece
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.errors import UsageError
 

@@ -12,7 +12,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from typer.testing import CliRunner
 
 from rstinynet.cli.data import data as cli
@@ -20,9 +20,12 @@ from rstinynet.data.annotations import Category, LabelledSet
 from rstinynet.data.convert import write_as
 from rstinynet.data.folder import open_split
 from rstinynet.data.formats.common import labelled_image
-from rstinynet.data.image import read_rgb
+from rstinynet.data.image import PAD, read_rgb
 from rstinynet.data.tiles import TileSettings, cut, starts
 from rstinynet.errors import DataError, UsageError
+from rstinynet.model.weights import Scaling
+from rstinynet.scenes.reader import Scene
+from rstinynet.scenes.windows import Window
 
 HERE = Affine(0.5, 0, 300000, 0, -0.5, 4000000)
 
@@ -121,6 +124,39 @@ def test_nodata_and_empty_tiles(tmp_path):
     names = [tile.path.name for tile in cut(labelled, tmp_path / "tiles", settings=settings).images]
     assert names == ["scene__64_0.tif", "scene__128_0.tif", "scene__256_0.tif"]
     assert sorted(path.name for path in (tmp_path / "tiles").iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "8 bits", "NaN", "palette"])
+def test_pixels_without_data_look_as_in_prediction_and_stay_marked(tmp_path, kind):
+    rng = np.random.default_rng(4)
+    pixels = rng.integers(100, 250, (3, 64, 192)).astype(np.uint16)
+    nodata, options = 0, {}
+    if kind == "8 bits":
+        pixels = pixels.astype(np.uint8)
+    elif kind == "NaN":
+        pixels, nodata = pixels.astype(np.float32), None
+    elif kind == "palette":
+        pixels, options = pixels[:1].astype(np.uint8), {"photometric": "PALETTE"}
+    pixels[..., 40:128] = np.nan if nodata is None else nodata
+    labelled = make_set(tmp_path, pixels, [(5, 5, 15, 15)], nodata=nodata, **options)
+    if kind == "palette":
+        with rasterio.open(tmp_path / "scene.tif", "r+") as raster:
+            raster.write_colormap(1, {at: (at, 9, 255 - at, 255) for at in range(256)})
+    tiles = cut(labelled, tmp_path / "tiles", settings=TileSettings(tile=64, overlap=0)).images
+    assert [tile.path.name for tile in tiles] == ["scene__0_0.tif", "scene__128_0.tif"]
+    with Scene(tmp_path / "scene.tif", scaling=Scaling()) as scene:
+        for tile, left in zip(tiles, (0, 128), strict=True):
+            expected = scene.read(Window(left, 0, 64, 64, (0, 0, 0, 0))).image
+            np.testing.assert_array_equal(read_rgb(tile.path), expected)
+    half, full = (tile.path for tile in tiles)
+    assert (read_rgb(half)[:, 40:] == PAD).all()
+    assert not (read_rgb(half)[:, :40] == PAD).all(axis=2).all(axis=0).any()
+    with rasterio.open(half) as tile:
+        np.testing.assert_array_equal(tile.dataset_mask()[5] > 0, np.arange(64) < 40)
+        assert (tile.read()[:, :, 40:] == PAD).all()
+    with rasterio.open(full) as tile:
+        assert tile.mask_flag_enums[0] == [MaskFlags.all_valid]
+    assert {path.name for path in (tmp_path / "tiles").iterdir()} == {half.name, full.name}
 
 
 @pytest.mark.parametrize("fourth", ["near infrared", "near infrared and alpha"])

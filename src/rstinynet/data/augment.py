@@ -19,7 +19,8 @@ import numpy as np
 from rstinynet.data.augment_settings import AugmentSettings
 from rstinynet.data.colour import recolour
 from rstinynet.data.geometry import View, cut, draw_turn, draw_warp, look, turned
-from rstinynet.data.pieces import PAD, AugmentCounts, Piece, joined
+from rstinynet.data.image import PAD
+from rstinynet.data.pieces import AugmentCounts, Piece, joined
 
 __all__ = [
     "PAD",

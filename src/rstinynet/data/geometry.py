@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rstinynet.data.augment_settings import AugmentSettings
-from rstinynet.data.image import RgbArray
-from rstinynet.data.pieces import PAD, AugmentCounts, Piece, surviving
+from rstinynet.data.image import PAD, RgbArray
+from rstinynet.data.pieces import AugmentCounts, Piece, surviving
 from rstinynet.detections import Float32Array
 
 FloatArray = npt.NDArray[np.float64]

@@ -23,6 +23,11 @@ _FILTERING = threading.Lock()
 
 RgbArray = npt.NDArray[np.uint8]
 """(H, W, 3) red, green, blue."""
+Mask = npt.NDArray[np.bool_]
+"""(H, W) true where there are data."""
+
+PAD = 114
+"""Grey level of pixels outside of the image and of those without data, as in inference."""
 
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF files of either byte order."""
@@ -35,10 +40,10 @@ record them, and inference scales scenes alike."""
 def read_rgb(path: Path | str) -> RgbArray:
     """The image at `path` as (H, W, 3) uint8 RGB.
 
-    Grey images are repeated to three channels and an alpha channel is dropped. Values of fewer
-    bits than 8 are spread over 0 to 255; anything of more is stretched band by band between two
-    percentiles of its values. An EXIF orientation
-    is not applied, since annotations count the pixels as they are stored.
+    Grey images are repeated to three channels. Values of fewer bits than 8 are spread over 0 to
+    255; anything of more is stretched band by band between two percentiles of its values. Pixels
+    without data (nodata value, mask or alpha; NaN) count for no percentile and become `PAD`. An
+    EXIF orientation is not applied, since annotations count the pixels as they are stored.
 
     Raises:
         DataError: the file is missing, empty, cut short or not an image.
@@ -58,9 +63,9 @@ def read_rgb(path: Path | str) -> RgbArray:
             "copy or download it again"
         )
     if content[:4] in TIFF_HEADS:
-        bands = _tiff_bands(path)
-        if bands is not None:
-            return to_rgb8(bands)
+        stored = _tiff_bands(path)
+        if stored is not None:
+            return to_rgb8(*stored)
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -70,12 +75,12 @@ def read_rgb(path: Path | str) -> RgbArray:
             f"not a readable image: {path} ({len(content)} bytes); "
             "JPEG, PNG and TIFF with 1, 3 or 4 bands can be read"
         )
-    return to_rgb8(_rgb_order(np.asarray(decoded)))
+    return to_rgb8(*_rgb_order(np.asarray(decoded)))
 
 
-def _tiff_bands(path: Path) -> npt.NDArray[np.generic] | None:
-    """A TIFF's red, green and blue (H, W, 3) or its one band (H, W), by `colour_bands`; or its
-    palette's.
+def _tiff_bands(path: Path) -> tuple[npt.NDArray[np.generic], Mask | None] | None:
+    """A TIFF's red, green and blue (H, W, 3) or its one band (H, W), by `colour_bands`, or its
+    palette's; and where these have data, as `with_data` gives it.
 
     OpenCV would give one band of what is not tagged as RGB, and warn of each georeference. None
     for what GDAL cannot read.
@@ -87,14 +92,15 @@ def _tiff_bands(path: Path) -> npt.NDArray[np.generic] | None:
                 table = palette(raster)
                 wanted = colour_bands(raster)
                 bands = raster.read(list(wanted))
+                valid = with_data(raster, wanted)
                 bits = [depths(raster)[band - 1] for band in wanted]
     except (RasterioError, UnicodeError):  # of names too, which GDAL opens in UTF-8 only
         return None
-    if table is None and bands.dtype == np.uint8 and min(bits) < 8:
-        bands = spread(bands, bits)
     if table is not None:
-        return np.asarray(table[bands[0]])
-    return np.asarray(np.moveaxis(bands, 0, 2) if len(bands) == 3 else bands[0])
+        return np.asarray(table[bands[0]]), valid
+    if bands.dtype == np.uint8 and min(bits) < 8:
+        bands = spread(bands, bits)
+    return np.asarray(np.moveaxis(bands, 0, 2) if len(bands) == 3 else bands[0]), valid
 
 
 def colour_bands(raster: Any) -> tuple[int, ...]:
@@ -142,7 +148,7 @@ def with_data(
     *,
     window: Window | None = None,
     size: tuple[int, int] | None = None,
-) -> npt.NDArray[np.bool_] | None:
+) -> Mask | None:
     """(h, w) where any of `bands` of an open rasterio file has data; None where all of them have.
 
     rasterio's `dataset_mask` asks all bands, of which one that is not read may have data where
@@ -166,37 +172,66 @@ def spread(bands: npt.NDArray[np.uint8], bits: Sequence[int]) -> npt.NDArray[np.
     return np.asarray(np.minimum(bands * (255 / most) + 0.5, 255).astype(np.uint8))
 
 
-def to_rgb8(pixels: npt.NDArray[np.generic]) -> RgbArray:
-    """(H, W), (H, W, 1) or (H, W, 3) of any real dtype, as (H, W, 3) uint8."""
-    if pixels.dtype != np.uint8:
-        pixels = _stretched(pixels.astype(np.float32))
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.shape[2] == 1:
-        pixels = np.repeat(pixels, 3, axis=2)
-    return np.ascontiguousarray(pixels, dtype=np.uint8)
+def to_rgb8(pixels: npt.NDArray[np.generic], valid: Mask | None = None) -> RgbArray:
+    """(H, W), (H, W, 1) or (H, W, 3) of any real dtype, as (H, W, 3) uint8.
+
+    Pixels that are not `valid` (H, W) or not finite have no data: they become `PAD`.
+    """
+    bands = pixels if pixels.ndim == 3 else pixels[..., None]
+    valid = finite(bands, valid)
+    shown = bands
+    if bands.dtype != np.uint8:
+        known = bands.reshape(-1, bands.shape[2]) if valid is None else bands[valid]
+        shown = stretched(bands, percentile_limits(known))
+    if shown.shape[2] == 1:
+        shown = np.repeat(shown, 3, axis=2)
+    image = np.ascontiguousarray(shown, dtype=np.uint8)
+    if valid is None:
+        return image
+    return np.where(valid[..., None], image, np.uint8(PAD))
 
 
-def _stretched(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Each band of (H, W) or (H, W, C) between its own percentiles, over pixels finite in all."""
-    bands = values.reshape(*values.shape[:2], -1)
-    known = bands[np.isfinite(bands).all(axis=2)]
-    if not len(known):
-        return np.zeros(values.shape, np.uint8)
-    low, high = (np.asarray(limit, np.float32) for limit in np.percentile(known, PERCENTILES, 0))
-    high = np.where(high <= low, low + 1, high)
-    scaled = (bands - low) * (255 / (high - low))
-    whole = np.clip(np.nan_to_num(scaled, nan=0.0) + 0.5, 0, 255).astype(np.uint8)
-    return np.asarray(whole.reshape(values.shape), np.uint8)
+def finite(bands: npt.NDArray[np.generic], valid: Mask | None) -> Mask | None:
+    """Where (H, W, C) pixels have data: where they are `valid` and finite in all bands.
+
+    None where that is everywhere.
+    """
+    if bands.dtype.kind == "f":
+        known = np.asarray(np.isfinite(bands).all(axis=2))
+        valid = known if valid is None else valid & known
+    return None if valid is None or valid.all() else valid
 
 
-def _rgb_order(decoded: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """OpenCV's blue, green, red (and alpha) as red, green, blue; a second grey band is alpha."""
+def percentile_limits(known: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """(2, C) values that become 0 and 255, by the percentiles of (N, C) values that have data."""
+    values = known.astype(np.float32)
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
+        return np.repeat(np.array([[0], [1]], np.float32), known.shape[1], axis=1)
+    low, high = np.asarray(np.percentile(values, PERCENTILES, 0), np.float32)
+    return np.stack([low, np.where(high <= low, low + 1, high)])
+
+
+def stretched(
+    bands: npt.NDArray[np.generic], limits: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    """(..., C) values, those between the `limits` (2, C) spread over 0 to 255."""
+    low, high = limits
+    scaled = (bands.astype(np.float32) - low) * (255 / (high - low))
+    return np.asarray(np.clip(np.nan_to_num(scaled, nan=0.0) + 0.5, 0, 255).astype(np.uint8))
+
+
+def _rgb_order(
+    decoded: npt.NDArray[np.generic],
+) -> tuple[npt.NDArray[np.generic], Mask | None]:
+    """OpenCV's blue, green, red as red, green, blue; and where its alpha, if any, is not 0.
+
+    A second grey band is alpha.
+    """
     if decoded.ndim == 2:
-        return decoded
-    if decoded.shape[2] < 3:
-        return decoded[..., :1]
-    return decoded[..., 2::-1]
+        return decoded, None
+    valid = np.asarray(decoded[..., -1] != 0) if decoded.shape[2] in (2, 4) else None
+    return decoded[..., :1] if decoded.shape[2] < 3 else decoded[..., 2::-1], valid
 
 
 def _is_cut_short(content: bytes) -> bool:

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.augment_settings import AugmentSettings
 from rstinynet.data.geometry import View, draw_turn, look, turned
-from rstinynet.data.image import RgbArray
+from rstinynet.data.image import PAD, RgbArray
 from rstinynet.data.patch import Patch, Shadow
-from rstinynet.data.pieces import PAD, Piece, joined
+from rstinynet.data.pieces import Piece, joined
 from rstinynet.detections import Float32Array
 from rstinynet.errors import UsageError
 

@@ -19,9 +19,6 @@ from rstinynet.data.augment_settings import AugmentSettings
 from rstinynet.data.image import RgbArray
 from rstinynet.detections import Float32Array, Int64Array
 
-PAD = 114
-"""Grey level of pixels outside the image, as inference pads."""
-
 
 @dataclass(frozen=True, slots=True)
 class AugmentCounts:

@@ -25,7 +25,17 @@ from rstinynet import files
 from rstinynet.boxes import area
 from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.formats.common import georeference
-from rstinynet.data.image import PERCENTILES, colour_bands, depths, palette, with_data
+from rstinynet.data.image import (
+    PAD,
+    Mask,
+    colour_bands,
+    depths,
+    finite,
+    palette,
+    percentile_limits,
+    stretched,
+    with_data,
+)
 from rstinynet.detections import Float32Array
 from rstinynet.errors import DataError, UsageError
 
@@ -155,10 +165,10 @@ def _tiles(
             target = folder / f"{image.path.stem}__{left}_{top}.tif"
             if not _is_there(target, across, down):
                 window = Window(left, top, across, down)
-                valid = with_data(scene, bands, window=window)
+                pixels, valid = _shown(scene, window, bands=bands, limits=limits)
                 if valid is not None and not valid.any():
                     continue  # nothing but nodata
-                _write(scene, window, target, bands=bands, limits=limits, valid=valid)
+                _write(scene, window, target, pixels=pixels, valid=valid)
             if empty:
                 quota.took()
             made.append(replace(tile, path=target))
@@ -201,22 +211,34 @@ def _labels(
 
 
 def _limits(scene: DatasetReader, bands: Sequence[int]) -> Float32Array | None:
-    """(bands, 2) values that become 0 and 255; None for 8-bit, which is left as it is."""
+    """(2, bands) values that become 0 and 255; None for 8-bit, which is left as it is."""
     if scene.dtypes[0] == "uint8":
         most = [2 ** depths(scene)[band - 1] - 1 for band in bands]
         if palette(scene) is not None or min(most) == 255:
             return None
-        return np.array([(0, each) for each in most], np.float32)
+        return np.array([[0] * len(most), most], np.float32)
     thin = max(1.0, max(scene.width, scene.height) / SAMPLE_PX)
-    shape = (max(1, round(scene.height / thin)), max(1, round(scene.width / thin)))
-    found = []
-    for band in bands:
-        values = scene.read(band, out_shape=shape, masked=True).compressed().astype(np.float32)
-        values = values[np.isfinite(values)]
-        found.append(np.percentile(values, PERCENTILES) if len(values) else (0.0, 1.0))
-    limits = np.asarray(found, np.float32)
-    limits[:, 1] = np.where(limits[:, 1] <= limits[:, 0], limits[:, 0] + 1, limits[:, 1])
-    return limits
+    size = (max(1, round(scene.height / thin)), max(1, round(scene.width / thin)))
+    values = np.moveaxis(scene.read(list(bands), out_shape=(len(bands), *size)), 0, 2)
+    valid = finite(values, with_data(scene, bands, size=size))
+    return percentile_limits(values.reshape(-1, len(bands)) if valid is None else values[valid])
+
+
+def _shown(
+    scene: DatasetReader,
+    window: Window,
+    *,
+    bands: Sequence[int],
+    limits: Float32Array | None,
+) -> tuple[npt.NDArray[np.uint8], Mask | None]:
+    """(h, w, 1 or 3) 8-bit pixels, and where they have data; elsewhere they are `PAD`."""
+    values = np.moveaxis(scene.read(list(bands), window=window), 0, 2)
+    valid = finite(values, with_data(scene, bands, window=window))
+    table = palette(scene)
+    if table is not None:
+        values = table[values[..., 0]]
+    pixels = values if limits is None else stretched(values, limits)
+    return pixels if valid is None else np.where(valid[..., None], pixels, np.uint8(PAD)), valid
 
 
 def _write(
@@ -224,33 +246,29 @@ def _write(
     window: Window,
     target: Path,
     *,
-    bands: Sequence[int],
-    limits: Float32Array | None,
-    valid: npt.NDArray[np.bool_] | None,
+    pixels: npt.NDArray[np.uint8],
+    valid: Mask | None,
 ) -> None:
-    values = scene.read(list(bands), window=window)
-    table = palette(scene)
-    if table is not None:
-        values = np.moveaxis(table[values[0]], 2, 0).copy()
-    if limits is not None:
-        low, high = limits[:, 0, None, None], limits[:, 1, None, None]
-        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
-        values = np.clip(np.nan_to_num(scaled, nan=0.0) + 0.5, 0, 255).astype(np.uint8)
-    if valid is not None:
-        values[:, ~valid] = 0
+    """Write a tile, with a mask in it where it lacks data: no value of 8 bits is free for that."""
     profile = {
         "driver": "GTiff",
         "width": int(window.width),
         "height": int(window.height),
-        "count": len(values),
+        "count": pixels.shape[2],
         "dtype": "uint8",
         "compress": "deflate",
-        "photometric": "RGB" if len(values) == 3 else "MINISBLACK",
+        "photometric": "RGB" if pixels.shape[2] == 3 else "MINISBLACK",
     }
     if scene.crs is not None:
         profile["crs"] = scene.crs
         t, left, top = scene.transform, window.col_off, window.row_off
         x, y = t.a * left + t.b * top + t.c, t.d * left + t.e * top + t.f
         profile["transform"] = Affine(t.a, t.b, x, t.d, t.e, y)
-    with files.replacing(target) as beside, rasterio.open(beside, "w", **profile) as tile:
-        tile.write(values)
+    with (
+        files.replacing(target) as beside,
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(beside, "w", **profile) as tile,
+    ):
+        tile.write(np.moveaxis(pixels, 2, 0))
+        if valid is not None:
+            tile.write_mask(valid)
