@@ -34,12 +34,12 @@ PLAIN = AugmentSettings(
 
 @pytest.fixture
 def squares(tmp_path):
-    """Images of black ground, with white objects of class 0 and green ones of class 1."""
+    """Images of dark grey ground, with white objects of class 0 and green ones of class 1."""
     make_synthetic(tmp_path, images=3, size=128)
     labelled = open_split(tmp_path, "train")
     images = []
     for number, image in enumerate(labelled.images):
-        pixels = np.zeros((128, 128, 3), np.uint8)
+        pixels = np.full((128, 128, 3), 3, np.uint8)
         boxes = np.array([[10, 12, 20, 20], [60, 60, 68, 72], [100, 30, 106, 36]], np.float32)
         labels = np.array([0, 1, 1])
         for (left, top, right, bottom), label in zip(boxes.astype(int), labels, strict=True):
@@ -71,7 +71,7 @@ def test_pasted_objects_are_on_their_pixels_and_cover_nothing(squares):
             for box, label in zip(sample.boxes, sample.labels, strict=True):
                 left, top, right, bottom = box.astype(int)
                 inside = sample.image[top:bottom, left:right]
-                # On black, which is grey, a pasted object is so too.
+                # On grey ground a pasted object is grey too.
                 seen = [(0, 255, 0), 150] if label else [255]
                 assert any((inside == value).all() for value in seen)
             assert (sample.boxes >= 0).all()
@@ -176,9 +176,10 @@ def test_grey_ground_with_pixels_of_the_paddings_level_is_ground(squares):
     assert sum(bank.paste(nothing, 0, PLAIN, rng)[1] for _ in range(20)) > 20
 
 
-def test_no_object_reaches_into_padding(squares):
+@pytest.mark.parametrize("level", [PAD, 0])
+def test_no_object_reaches_into_padding_or_black(squares, level):
     grey = np.full((128, 128, 3), 90, np.uint8)
-    grey[:, 40:] = PAD
+    grey[:, 40:] = level
     half = Piece(grey, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     read = {row: cv2.imread(str(image.path)) for row, image in enumerate(squares.images)}
     bank = PasteBank(squares, PLAIN, groups=[0, 0, 0], read=lambda row: read[row], seed=0)
@@ -186,8 +187,26 @@ def test_no_object_reaches_into_padding(squares):
     for _ in range(20):
         result, count = bank.paste(half, 0, PLAIN, rng)
         pasted += count
-        assert (result.image[:, 40:] == PAD).all()
+        assert (result.image[:, 40:] == level).all()
     assert pasted > 0
+
+
+@pytest.mark.parametrize("ground", ["noise", "flat", "shadows", "colour"])
+def test_dark_ground_is_ground(squares, ground):
+    rng = np.random.default_rng(0)
+    pixels = np.zeros((128, 128, 3), np.uint8)
+    if ground == "noise":
+        pixels[:] = rng.integers(0, 2, (128, 128, 1))
+    elif ground == "flat":
+        pixels[:] = 1
+    elif ground == "shadows":  # of 6 pixels a side
+        pixels[::7] = pixels[:, ::7] = 2
+    else:
+        pixels[..., 2] = 1
+    dark = Piece(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    read = {row: cv2.imread(str(image.path)) for row, image in enumerate(squares.images)}
+    bank = PasteBank(squares, PLAIN, groups=[0, 0, 0], read=lambda row: read[row], seed=0)
+    assert sum(bank.paste(dark, 0, PLAIN, rng)[1] for _ in range(20)) > 20
 
 
 def test_the_pool_is_bounded_and_each_object_is_read_once(squares):
@@ -213,7 +232,7 @@ def test_the_pool_is_bounded_and_each_object_is_read_once(squares):
     labelled = dataclasses.replace(squares, images=(image,))
     bank = PasteBank(labelled, PLAIN, groups=[0], read=pixels, seed=0)
     empty = Piece(
-        np.zeros((128, 128, 3), np.uint8),
+        np.full((128, 128, 3), 9, np.uint8),
         grid[:0].astype(np.float32),
         np.zeros(0, int),
         np.zeros(0, bool),

@@ -27,8 +27,9 @@ POOL = 512
 """Objects of a class that one group of images lends; bounds memory and decoding."""
 TRIES = 10
 """Places tried for an object before it is given up."""
-SOLID = 3
-"""Pixels a side of the least padding that is taken for some."""
+SOLID = {PAD: 3, 0: 7}
+"""Pixels a side of the least square of one grey level that is taken for padding, or for the black
+of pictures that do not say where they have no data. Ground is seldom so dark for so far."""
 ELONGATED = 1.5
 """Longer side over shorter one of boxes of vehicles and ships that lie along an axis."""
 SHADOW_PX, SHADOW_DEPTH = (2.0, 7.0), (0.3, 0.8)
@@ -300,19 +301,20 @@ def _free_place(
         end = corner + size[::-1]
         if ((boxes[:, :2] < end).all(axis=1) & (boxes[:, 2:] > corner).all(axis=1)).any():
             continue
-        (left, top), (right, bottom) = corner, end
-        around = image[max(0, top - SOLID + 1) : bottom + SOLID - 1]
-        if not _padded(around[:, max(0, left - SOLID + 1) : right + SOLID - 1]):
-            return int(left), int(top)
+        if not any(_reaches(image, (*corner, *end), level, side) for level, side in SOLID.items()):
+            return int(corner[0]), int(corner[1])
     return None
 
 
-def _padded(image: RgbArray) -> bool:
-    """Whether a part is padding: solid `PAD`, as single grey pixels of that level are not."""
-    alike = (image == PAD).all(axis=2).astype(np.uint8)
+def _reaches(image: RgbArray, place: Window, level: int, side: int) -> bool:
+    """Whether a place meets a square of `side` pixels that is all of one grey level, as single
+    pixels of that level are ground."""
+    left, top, right, bottom = place
+    around = image[max(0, top - side + 1) : bottom + side - 1]
+    alike = (around[:, max(0, left - side + 1) : right + side - 1] == level).all(axis=2)
     # Beyond the border is nothing, and no padding.
-    solid = cv2.erode(alike, np.ones((SOLID, SOLID), np.uint8), borderValue=0)
-    return bool(solid.any())
+    square = np.ones((side, side), np.uint8)
+    return bool(cv2.erode(alike.astype(np.uint8), square, borderValue=0).any())
 
 
 def _laid(
