@@ -462,7 +462,7 @@ def test_places_are_the_centres_of_any_file(
         crs=UTM,
         transform=Affine(0.4, 0.3, WEST, 0.3, -0.4, NORTH),
     )
-    path = tmp_path / f"a{writers.SUFFIXES[kind]}"
+    path = tmp_path / f"a!b{writers.SUFFIXES[kind]}"
     with writers.create(path, kind, head) as file:
         file.add(found)
     monkeypatch.setattr(places, "CHUNK", 10)

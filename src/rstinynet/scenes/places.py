@@ -20,6 +20,7 @@ from pyproj.exceptions import CRSError
 
 from rstinynet.data.formats.common import utf8_fault
 from rstinynet.errors import DataError, UsageError
+from rstinynet.files import unparsed
 from rstinynet.scenes import georef
 from rstinynet.scenes.vector_files import LAYER, pyarrow_parquet
 
@@ -64,8 +65,8 @@ def system(path: Path) -> CRS | None:
         return georef.WGS84
     if path.suffix.lower() == ".parquet":
         return _parquet_crs(path)
-    with _reading(path):
-        crs = pyogrio.read_info(path, layer=_layer(path))["crs"]
+    with _reading(path), unparsed(path) as plain:
+        crs = pyogrio.read_info(plain, layer=_layer(path))["crs"]
     return None if crs is None else CRS.from_user_input(crs)
 
 
@@ -122,9 +123,9 @@ def middles(shapes: npt.NDArray[np.object_], *, degrees: bool) -> Floats:
 def _read_ogr(path: Path) -> Iterator[Places]:
     layer, start = _layer(path), 0
     while True:
-        with _reading(path):
+        with _reading(path), unparsed(path) as plain:
             meta, _, geometry, columns = pyogrio.raw.read(
-                path, layer=layer, columns=list(_NEEDED), skip_features=start, max_features=CHUNK
+                plain, layer=layer, columns=list(_NEEDED), skip_features=start, max_features=CHUNK
             )
         values = dict(zip(meta["fields"].tolist(), columns, strict=True))
         _require(path, list(values))

@@ -36,6 +36,7 @@ from rstinynet.data.formats.common import (
     utf8_fault,
 )
 from rstinynet.errors import DataError
+from rstinynet.files import unparsed
 
 CLASS_COLUMNS = ("class_name", "label", "class", "category", "type", "name")
 SOURCE_COLUMNS = ("source", "image", "image_path", "file_name", "scene")
@@ -117,9 +118,9 @@ def classes_in(path: Path | str) -> dict[str, int | None]:
 
 def _read(path: Path) -> _Features:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), unparsed(path) as plain:
             warnings.simplefilter("ignore", RuntimeWarning)  # outlines are looked at below
-            meta, _, wkb, data = pyogrio.raw.read(path, layer=_layer(path))
+            meta, _, wkb, data = pyogrio.raw.read(plain, layer=_layer(path, plain))
     except (DataSourceError, DataLayerError) as error:
         why = "it is a folder; give a file" if path.is_dir() else str(error)
         raise DataError(f"{path}: not a readable vector file: {why}") from error
@@ -172,9 +173,9 @@ def _read(path: Path) -> _Features:
     )
 
 
-def _layer(path: Path) -> str:
-    """The one layer with outlines; others, such as QGIS's styles, have none."""
-    layers = pyogrio.list_layers(path).tolist()
+def _layer(path: Path, plain: str) -> str:
+    """The one layer with outlines, read at `plain`; others, such as QGIS's styles, have none."""
+    layers = pyogrio.list_layers(plain).tolist()
     if not layers:
         raise DataError(f"{path}: has no layer; labels are one layer of polygons")
     spatial = [str(name) for name, geometry in layers if geometry is not None]

@@ -75,10 +75,14 @@ def write_vector(
         "area_px": _of(placed, "areas").astype(np.float64),
     }
     options = {"COORDINATE_PRECISION": str(GEOJSON_DIGITS)} if suffix == ".geojson" else {}
-    with files.replacing((labels or out) / f"{split}{suffix}") as beside, warnings.catch_warnings():
+    with (
+        files.replacing((labels or out) / f"{split}{suffix}") as beside,
+        files.unparsed(beside) as plain,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("error", RuntimeWarning)  # a driver that drops a field says it so
         pyogrio.raw.write(
-            str(beside),
+            plain,
             shapely.to_wkb(outlines),
             list(columns.values()),
             list(columns),
