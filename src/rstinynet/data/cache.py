@@ -21,6 +21,8 @@ MOST_GIB = 1 << 20
 """More than any machine has: so that `inf` may say that a cache has no bound."""
 CACHE_BYTES = 4 << 30
 CacheKind = Literal["none", "memory", "disk"]
+DECODER = f"{__version__}/2"
+"""Of the package, and of how it decodes: counted on where pictures come out other than before."""
 Source = list[str | int]
 """Path, bytes and time of change of an image file, and the version that decoded it."""
 
@@ -67,7 +69,7 @@ class ImageCache:
 class DiskCache:
     """Decoded images as files in a folder, which several runs may share.
 
-    An entry is used only if the image's path, size and time of change, this package's version and
+    An entry is used only if the image's path, size and time of change, the version that decoded it and
     the pixels' checksum are those it was written with; any other is made anew. When the bound in
     bytes is reached, the oldest entries that were not used by this object make room. Where a file
     cannot be written, as on a full disk, nothing more is kept, with one warning.
@@ -99,7 +101,7 @@ class DiskCache:
             status = path.stat()
         except OSError:
             return read_rgb(path)  # Which says what is wrong.
-        source: Source = [str(path), status.st_size, status.st_mtime_ns, __version__]
+        source: Source = [str(path), status.st_size, status.st_mtime_ns, DECODER]
         image = _read_entry(self.folder / name, source)
         if image is not None:
             with self._lock:
