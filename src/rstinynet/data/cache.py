@@ -69,10 +69,10 @@ class ImageCache:
 class DiskCache:
     """Decoded images as files in a folder, which several runs may share.
 
-    An entry is used only if the image's path, size and time of change, the version that decoded it and
-    the pixels' checksum are those it was written with; any other is made anew. When the bound in
-    bytes is reached, the oldest entries that were not used by this object make room. Where a file
-    cannot be written, as on a full disk, nothing more is kept, with one warning.
+    An entry is used only if the image's path, size and time of change, the version that decoded it
+    and the pixels' checksum are those it was written with; any other is made anew. When the bound
+    in bytes is reached, the oldest entries that were not used by this object make room. Where a
+    file cannot be written, as on a full disk, nothing more is kept, with one warning.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
