@@ -224,7 +224,7 @@ def test_dropped_boxes_are_background_and_counted_and_crowds_stay():
 
 @pytest.mark.parametrize("broad", [6, 12, 23, 24])
 def test_a_turned_rectangle_with_rounded_corners_gets_the_best_box_as_rounded(broad):
-    """A vehicle or a ship, its corners cut off by a quarter of its breadth; a square as a disc."""
+    """Such as a vehicle, its corners cut off by a quarter of its breadth; a square as a disc."""
     length = 24
     halves = np.array([length, broad]) / 2
     cut = broad / 4 if broad < 20 else broad / 2

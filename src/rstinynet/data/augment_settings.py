@@ -34,11 +34,12 @@ class AugmentSettings:
     """Largest shear along either axis, degrees, up to 30."""
     warp_prob: float = 1.0
     """Rotation and shear are done to this share of the cuts, or with `letterbox` of the samples."""
-    warped_boxes: Literal["rounded", "ellipse", "corners"] = "rounded"
+    warped_boxes: Literal["ellipse", "rounded", "corners"] = "ellipse"
     """What a box becomes under rotation and shear. ellipse: it encloses the warped ellipse that
-    fills it (Kalra et al., ICCV 2021), too tight for vehicles and ships. corners: it encloses the
-    warped corners (YOLO11), and is looser than most objects. rounded: the first for boxes about as
-    broad as long, halfway between both for long ones. Regions to ignore become the second."""
+    fills it (Kalra et al., ICCV 2021). corners: it encloses the warped corners (YOLO11), and is
+    looser than most objects. rounded: the first for boxes about as broad as long, halfway between
+    both for those 1.75 times as long or more; better for vehicles, worse for ships, whose bows are
+    pointed. Regions to ignore always become the second."""
     focus_prob: float = 0.5
     """A native window is placed on a random object (of a random class) instead of anywhere."""
     symmetries: Literal["all", "horizontal", "none"] = "all"

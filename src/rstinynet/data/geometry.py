@@ -18,6 +18,8 @@ from rstinynet.data.pieces import AugmentCounts, Piece, surviving
 from rstinynet.detections import Float32Array
 
 FloatArray = npt.NDArray[np.float64]
+ROUND = 1.25
+"""Longer side over shorter one of the boxes of tanks and airplanes, at most."""
 Shape = Literal["ellipse", "rounded", "corners"]
 """What of a box is turned, to find the box around it."""
 
@@ -53,8 +55,8 @@ class Warp:
 
         The ellipse's half sides are sqrt((L * L) @ half^2), L being `linear`: the reach of the
         warped unit circle along each axis. Rounded: an object about as broad as long, a tank or an
-        airplane, is taken for that ellipse; an elongated one, a vehicle or a ship, is a rectangle
-        with rounded corners, and its box comes halfway to that of the corners.
+        airplane, is taken for that ellipse; an elongated one, such as a vehicle, is a rectangle
+        with rounded corners, and its box comes up to halfway to that of the corners.
         """
         if shape == "corners":
             corners = self.points(_corners(boxes))
@@ -66,7 +68,7 @@ class Warp:
         if shape == "ellipse":
             return inner
         longer, shorter = halves.max(axis=1), halves.min(axis=1)
-        share = np.minimum(longer / np.maximum(shorter, 1e-6) - 1, 1) / 2
+        share = np.clip(longer / np.maximum(shorter, 1e-6) - ROUND, 0, 0.5)
         return np.asarray(inner + share[:, None] * (self.boxes(boxes, "corners") - inner))
 
     def moved(self, x: float, y: float) -> Warp:
