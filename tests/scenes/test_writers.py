@@ -19,6 +19,7 @@ from rasterio.transform import rowcol
 
 from rstinynet.data.folder import open_split
 from rstinynet.errors import UsageError
+from rstinynet.scenes import writers
 from rstinynet.scenes.detector import Detector
 from rstinynet.scenes.result import Result
 
@@ -161,3 +162,15 @@ def test_results_can_be_read_as_labels(result: Result, tmp_path: Path, kind: str
     assert names == [result.class_names[label] for label in result.detections.labels.tolist()]
     # GeoJSON has 7 decimals of a degree: about a centimetre, and a pixel is half a metre.
     np.testing.assert_allclose(image.boxes, result.detections.boxes, atol=0.05)
+
+
+def test_a_style_that_a_user_saved_is_kept(tmp_path: Path) -> None:
+    path, beside = tmp_path / "a.gpkg", tmp_path / "a.qml"
+    assert writers.write_style(path, "gpkg", ("car",)) == {"qml": beside}
+    first = beside.read_bytes()
+    assert writers.write_style(path, "gpkg", ("car", "ship")) == {"qml": beside}
+    assert beside.read_bytes() != first
+    theirs = '<!DOCTYPE qgis PUBLIC>\n<qgis version="3.34.4-Prizren" labelsEnabled="1">\n'
+    beside.write_text(theirs)
+    assert writers.write_style(path, "gpkg", ("car",)) == {}
+    assert beside.read_text() == theirs

@@ -31,6 +31,20 @@ VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')
 """
 
 
+_OPENING = (
+    "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+    '<qgis version="3.28" styleCategories="Symbology">\n'
+    '<renderer-v2 type="categorizedSymbol" attr="class_name" enableorderby="0">\n'
+)
+"""How a style begins that `style` made; QGIS itself names a whole version and more settings."""
+
+
+def is_own(path: Path) -> bool:
+    """Whether the file is a style that was made here, not one that a user saved in QGIS."""
+    with path.open("rb") as file:
+        return file.read(len(_OPENING)) == _OPENING.encode()
+
+
 def style(names: Sequence[str]) -> str:
     """A QGIS style (QML): outlines coloured by class, as in the drawn picture."""
     categories, symbols = [], []
@@ -55,10 +69,7 @@ def style(names: Sequence[str]) -> str:
             f'pass="0"><Option type="Map">{values}</Option></layer></symbol>'
         )
     return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-        '<qgis version="3.28" styleCategories="Symbology">\n'
-        '<renderer-v2 type="categorizedSymbol" attr="class_name" enableorderby="0">\n'
-        f"<categories>{''.join(categories)}</categories>\n<symbols>{''.join(symbols)}</symbols>\n"
+        f"{_OPENING}<categories>{''.join(categories)}</categories>\n<symbols>{''.join(symbols)}</symbols>\n"
         "</renderer-v2>\n</qgis>\n"
     )
 

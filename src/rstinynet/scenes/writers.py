@@ -185,10 +185,10 @@ def _path(stem: Path, kind: str) -> Path:
 
 
 def write_style(path: Path, kind: str, names: tuple[str, ...]) -> dict[str, Path]:
-    """The QGIS style beside a file that QGIS takes it up for by itself."""
-    if kind not in _STYLED:
-        return {}
+    """The QGIS style beside a file that QGIS takes it up for by itself; one of the user's stays."""
     style = path.with_suffix(".qml")
+    if kind not in _STYLED or (style.exists() and not qgis.is_own(style)):
+        return {}
     write_bytes(style, qgis.style(names).encode())
     return {"qml": style}
 
