@@ -86,7 +86,7 @@ def rotated(degrees: float, shape: Shape = "ellipse") -> Change:
 
     A turned box is the upright one around what is turned of it (`Warp.boxes`): the ellipse that
     fills it (Kalra et al., ICCV 2021), its corners, which an exact detector has against it, or
-    between the two for elongated boxes, which is what vehicles and ships are like.
+    between the two for elongated boxes, which is what vehicles are like.
     """
 
     def matrix(width: int, height: int) -> tuple[np.ndarray, tuple[int, int]]:

@@ -20,7 +20,7 @@ import rasterio
 
 from rstinynet.detections import Detections
 from rstinynet.errors import RSTinyNetError, UsageError
-from rstinynet.scenes.raster import is_dataset_name, is_remote
+from rstinynet.scenes.raster import is_path
 from rstinynet.scenes.sources import Source
 from rstinynet.scenes.stream import Finished, Group, Search, open_to_search
 from rstinynet.scenes.windows import Window
@@ -176,7 +176,7 @@ class RayEngine:
         return waiting + sum(map(len, self._early.values())) < PER_WORKER * self.workers
 
     def _give(self, source: Source, options: PredictOptions, group: Group) -> _Task:
-        if not (is_remote(str(source)) or is_dataset_name(str(source))):
+        if is_path(str(source)):
             source = Path(source).absolute()  # workers of a cluster are in folders of their own
         # In a list, the model is not copied for each task: a worker fetches it once.
         return _Task(group, self._remote.remote([self._model], source, options, group.windows))

@@ -338,9 +338,14 @@ def is_remote(path: str) -> bool:
     return "://" in path or path.startswith("/vsi")
 
 
+def is_path(text: str) -> bool:
+    """Whether it is a path of the file system, and not for GDAL alone to open."""
+    return not is_remote(text) and not is_dataset_name(text)
+
+
 def _open(name: str) -> Any:
     path: str | Path = name
-    if not is_remote(name) and not is_dataset_name(name):
+    if is_path(name):
         path = Path(name)
         if not path.exists():
             raise DataError(f"{path}: there is no such file; check the path")

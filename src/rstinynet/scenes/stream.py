@@ -55,7 +55,7 @@ BLANK = (
 )
 """Note on a scene without any data."""
 FULL = (
-    "objects may be missing: tiles with {1}, the most that are kept of one: {0}; give a higher "
+    "objects may be missing: tiles with {}, the most that are kept of one: {}; give a higher "
     "--max-det, or a smaller --tile"
 )
 """Note on a scene where objects may have been left out."""
@@ -134,7 +134,7 @@ def predict(
             notes=(
                 *scene.source.notes,
                 *([BLANK] if blank else []),
-                *([FULL.format(search.full, options.max_det)] if search.full else []),
+                *([FULL.format(options.max_det, search.full)] if search.full else []),
                 *memory.exceeded(options.memory_limit),
             ),
             open_scene=opener(detector, source, options),
