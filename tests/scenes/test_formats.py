@@ -413,6 +413,62 @@ def test_a_layer_in_degrees_goes_on_beyond_the_dateline(
     assert shapes[1].bounds[0] < 180 < shapes[1].bounds[2]
 
 
+@pytest.fixture
+def limb() -> tuple[Header, Detections]:
+    """A geostationary scene at the rim of the Earth's disk: one box on it, one across, one off."""
+    crs = CRS("+proj=geos +h=35785831 +lon_0=0 +sweep=y")
+    head = header(crs=crs, transform=Affine(1000, 0, 5_000_000, 0, -1000, 50_000))
+    x = np.array([20.0, 424.0, 800.0])
+    boxes = np.stack([x, np.full(3, 40.0), x + 20, np.full(3, 60.0)], axis=1).astype(np.float32)
+    return head, Detections(boxes, np.ones(3, np.float32), np.zeros(3, np.int64))
+
+
+LOST = "scene.tif: 2 objects lie beyond what the coordinate system maps"
+
+
+def test_geojson_has_objects_off_the_map_without_a_place(
+    limb: tuple[Header, Detections], tmp_path: Path
+) -> None:
+    head, found = limb
+    with pytest.warns(UserWarning, match=LOST):
+        path, *_ = written(tmp_path, "geojson", head, found)
+    one, *others = json.loads(path.read_text())["features"]
+    lon, lat = np.array(one["geometry"]["coordinates"][0]).T
+    x, y = Transformer.from_crs(4326, head.crs, always_xy=True).transform(lon, lat)
+    assert (min(x), max(x)) == pytest.approx((5_020_000, 5_040_000), abs=2)
+    assert (min(y), max(y)) == pytest.approx((-10_000, 10_000), abs=2)
+    assert [other["geometry"] for other in others] == [None, None]
+    assert [other["properties"]["px_xmin"] for other in others] == [424, 800]
+
+
+def test_csv_leaves_the_degrees_of_objects_off_the_map_open(
+    limb: tuple[Header, Detections], tmp_path: Path
+) -> None:
+    head, found = limb
+    path = tmp_path / "a.csv"
+    with (
+        pytest.warns(UserWarning, match=r"scene.tif: \d objects lie beyond what the coordinate"),
+        writers.create(path, "csv", head) as file,
+    ):
+        file.add(found)
+    with path.open() as text:
+        rows = list(csv.DictReader(text))
+    assert float(rows[0]["lon"]) > 40
+    assert (rows[2]["lon"], rows[2]["lat"], rows[2]["px_xmin"]) == ("", "", "800.0")
+
+
+@pytest.mark.parametrize("kind", LOCATED)
+def test_files_in_another_system_have_objects_off_the_map_without_a_place(
+    limb: tuple[Header, Detections], tmp_path: Path, kind: str
+) -> None:
+    head, found = limb
+    with pytest.warns(UserWarning, match=LOST):
+        _, _, shapes, columns = written(tmp_path, kind, head, found, crs=CRS.from_epsg(3857))
+    order = np.argsort(columns["det_id"])
+    assert [shapes[at] is None for at in order] == [False, True, True]
+    assert columns["px_xmin"][order].tolist() == [20, 424, 800]
+
+
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def create(kind: str, head: Header, path: Path) -> None:
         with writers.create(path, kind, head) as file:

@@ -73,24 +73,24 @@ def shapes(found: Detections, header: Header, crs: CRS | None) -> Shapes:
     """(N,) polygons, counter-clockwise, in `crs` (None: pixels), through the full affine.
 
     One that another system than the scene's puts across the 180th meridian goes on beyond 180
-    degrees, so that it stays in one piece.
+    degrees, so that it stays in one piece; one that it does not map is None.
     """
     if crs is None:
         return georef.polygons(georef.corners(found.boxes, None))
     points = georef.corners(found.boxes, header.transform)
     if header.crs is not None and header.crs != crs:
-        points = georef.to_crs(points, header.crs, crs)
+        points = georef.mapped(points, header.crs, crs)
         if crs.is_geographic:
             points = georef.unwrapped(points)
     return georef.polygons(points)
 
 
 def centres(found: Detections, header: Header, crs: CRS | None) -> npt.NDArray[np.float64]:
-    """(N, 2) middles of the boxes in `crs` (None: pixels)."""
+    """(N, 2) middles of the boxes in `crs` (None: pixels), NaN where it does not map them."""
     points = georef.corners(found.boxes, header.transform if crs is not None else None)
     middles = np.asarray(points.mean(axis=1), np.float64)
     if crs is not None and header.crs is not None and header.crs != crs:
-        return georef.to_crs(middles, header.crs, crs)
+        return georef.mapped(middles, header.crs, crs)
     return middles
 
 

@@ -43,13 +43,17 @@ def to_ground(points_px: Float64Array, transform: Affine) -> Float64Array:
 
 
 def polygons(corners_N42: Float64Array) -> npt.NDArray[np.object_]:
-    """(N,) shapely polygons, counter-clockwise as RFC 7946 asks."""
-    if not len(corners_N42):
-        return np.zeros(0, object)
+    """(N,) shapely polygons, counter-clockwise as RFC 7946 asks; None for corners of no place."""
+    shapes = np.full(len(corners_N42), None, object)
+    placed = np.isfinite(corners_N42).all(axis=(1, 2))
+    if not placed.any():
+        return shapes
+    corners_N42 = corners_N42[placed]
     x, y = corners_N42[..., 0], corners_N42[..., 1]
     doubled = (x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1)
     rings = np.where((doubled < 0)[:, None, None], corners_N42[:, ::-1], corners_N42)
-    return np.asarray(shapely.polygons(np.concatenate([rings, rings[:, :1]], axis=1)))
+    shapes[placed] = shapely.polygons(np.concatenate([rings, rings[:, :1]], axis=1))
+    return shapes
 
 
 def spans_a_plane(transform: Affine) -> bool:
@@ -64,7 +68,8 @@ def spans_a_plane(transform: Affine) -> bool:
 def to_lonlat(points: Float64Array, crs: CRS) -> Float64Array:
     """Points (..., 2) from `crs` to longitude and latitude on WGS 84, degrees.
 
-    Raises pyproj's ProjError where there is no way from `crs`.
+    Raises pyproj's ProjError where there is no way from `crs`, and for a point that it does not
+    map.
     """
     return to_crs(points, crs, WGS84)
 
@@ -72,13 +77,24 @@ def to_lonlat(points: Float64Array, crs: CRS) -> Float64Array:
 def to_crs(points: Float64Array, crs: CRS, target: CRS) -> Float64Array:
     """Points (..., 2) from `crs` to `target`, x (or longitude) first.
 
-    Raises pyproj's ProjError where there is no way from one to the other.
+    Raises pyproj's ProjError where there is no way from one to the other, and for a point that
+    either does not map.
     """
     if not points.size:
         return points
     transformer = Transformer.from_crs(crs, target, always_xy=True)
     x, y = transformer.transform(points[..., 0], points[..., 1], errcheck=True)
     return np.stack([x, y], axis=-1)
+
+
+def mapped(points: Float64Array, crs: CRS, target: CRS) -> Float64Array:
+    """As `to_crs`, but NaN for a point beyond what the systems map, as off the disk of the Earth.
+
+    A detector can find things there, and one of them must not cost the others their places.
+    """
+    transformer = Transformer.from_crs(crs, target, always_xy=True)
+    there = np.stack(transformer.transform(points[..., 0], points[..., 1]), axis=-1)
+    return np.where(np.isfinite(there).all(axis=-1, keepdims=True), there, np.nan)
 
 
 def leads(crs: CRS, target: CRS) -> bool:
@@ -169,12 +185,11 @@ def sizes_m(
         unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
         lengths = np.hypot(*np.moveaxis(middles[:, [3, 0]] - middles[:, [1, 2]], -1, 0)) * unit
     if leads(crs, WGS84):
-        there = Transformer.from_crs(crs, WGS84, always_xy=True)
-        lonlat = np.stack(there.transform(middles[..., 0], middles[..., 1]), axis=-1)
-        mapped = np.isfinite(lonlat).all(axis=(1, 2))
-        top, right, bottom, left = np.moveaxis(lonlat[mapped], 1, 0)
+        lonlat = mapped(middles, crs, WGS84)
+        placed = np.isfinite(lonlat).all(axis=(1, 2))
+        top, right, bottom, left = np.moveaxis(lonlat[placed], 1, 0)
         geod = Geod(ellps="WGS84")
-        lengths[mapped] = np.stack(
+        lengths[placed] = np.stack(
             [_distance(geod, left, right), _distance(geod, top, bottom)], axis=1
         )
     return lengths[:, 0], lengths[:, 1]

@@ -80,7 +80,7 @@ class OgrFile:
 
 
 class FlatGeobufFile:
-    """A FlatGeobuf with its spatial index.
+    """A FlatGeobuf with its spatial index, which the format cannot have of objects without a place.
 
     The format cannot grow, so a GeoPackage beside it takes the chunks and is streamed into it at
     the end.
@@ -90,9 +90,11 @@ class FlatGeobufFile:
         self._path = path
         self._crs = crs
         self._spool = OgrFile(path.with_suffix(".gpkg"), crs)
+        self._placed = True
 
     def write(self, columns: Columns, shapes: Shapes) -> None:
         """Append N features."""
+        self._placed &= all(shape is not None for shape in shapes)
         self._spool.write(columns, shapes)
 
     def close(self) -> None:
@@ -112,6 +114,7 @@ class FlatGeobufFile:
                 geometry_name=meta["geometry_name"] or "wkb_geometry",
                 geometry_type="Polygon",
                 crs=None if self._crs is None else self._crs.to_wkt(),
+                SPATIAL_INDEX="YES" if self._placed else "NO",
             )
         spool.unlink()
 
@@ -139,9 +142,9 @@ class GeoParquetFile:
             schema = table.schema.with_metadata({"geo": self._geo()})
             self._writer = self._parquet.ParquetWriter(self._file, schema, compression="zstd")
         if len(shapes):
-            bounds = shapely.total_bounds(shapes)
-            self._bounds[:2] = np.minimum(self._bounds[:2], bounds[:2])
-            self._bounds[2:] = np.maximum(self._bounds[2:], bounds[2:])
+            bounds = shapely.total_bounds(shapes)  # NaN where none has a place
+            self._bounds[:2] = np.fmin(self._bounds[:2], bounds[:2])
+            self._bounds[2:] = np.fmax(self._bounds[2:], bounds[2:])
             self._writer.write_table(table)
 
     def close(self) -> None:

@@ -223,6 +223,25 @@ def _sink(path: Path, kind: str, header: Header, crs: CRS | None) -> _Sink:
     return _Vector(path, kind, header, crs)
 
 
+class _Counts:
+    """How many objects of each source something is to be said of, when the file is complete."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._counts: dict[str, int] = {}
+
+    def add(self, source: str, count: int) -> None:
+        if count:
+            self._counts[source] = self._counts.get(source, 0) + count
+
+    def say(self) -> None:
+        for source, count in self._counts.items():
+            warnings.warn(f"{source}: {count} objects {self._what}", stacklevel=3)
+
+
+_LOST = "lie beyond what the coordinate system maps: they are written without a place"
+
+
 class _Vector:
     """A file that is given columns and shapes."""
 
@@ -231,14 +250,17 @@ class _Vector:
         self._names = header.class_names
         self._file = _VECTORS[kind](path, crs)
         self._ended = False
+        self._lost = _Counts(_LOST)
 
     def take(self, found: Detections, header: Header, first_id: int) -> None:
         shapes = features.shapes(found, header, self._crs)
+        self._lost.add(header.source, sum(shape is None for shape in shapes))
         self._file.write(features.columns(found, header, first_id=first_id), shapes)
 
     def end(self) -> None:
         self._ended = True
         self._file.close()
+        self._lost.say()
         if self._kind == "gpkg":
             qgis.embed(self._path, LAYER, self._names)
 
@@ -260,33 +282,37 @@ class _Text:
 class _GeoJSON(_Text):
     """RFC 7946: longitude and latitude on WGS 84, 7 decimals, counter-clockwise rings.
 
-    A box across the 180th meridian is cut in two there, and a warning counts such boxes.
+    A box across the 180th meridian is cut in two there, one beyond what the scene's system maps has
+    no geometry, and warnings count such boxes.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._file.write('{"type": "FeatureCollection", "features": [')
         self._any = False
-        self._cut: dict[str, int] = {}
+        self._cut = _Counts("lie across the 180th meridian and are cut in two there")
+        self._lost = _Counts(_LOST)
 
     def take(self, found: Detections, header: Header, first_id: int) -> None:
         crs = required_crs(header.source, header.ground_crs)
-        lonlat = georef.to_lonlat(georef.corners(found.boxes, header.transform), crs)
-        lonlat = georef.wrapped(lonlat)
+        corners = georef.corners(found.boxes, header.transform)
+        lonlat = georef.wrapped(georef.mapped(corners, crs, georef.WGS84))
         across = georef.crossing(lonlat)
         shapes = georef.polygons(georef.unwrapped(lonlat))
-        if across.any():
-            self._cut[header.source] = self._cut.get(header.source, 0) + int(across.sum())
-        rings = shapely.get_coordinates(shapes).reshape(len(shapes), 5, 2).round(7).tolist()
+        self._cut.add(header.source, int(across.sum()))
+        self._lost.add(header.source, sum(shape is None for shape in shapes))
         rows = _rows(features.columns(found, header, first_id=first_id))
-        for at, (ring, row) in enumerate(zip(rings, rows, strict=True)):
-            kind, coordinates = "Polygon", [ring]
+        for at, (shape, row) in enumerate(zip(shapes, rows, strict=True)):
+            geometry = None
             if across[at]:
-                kind, coordinates = "MultiPolygon", _multi(shapes[at])
+                geometry = {"type": "MultiPolygon", "coordinates": _multi(shape)}
+            elif shape is not None:
+                ring = shapely.get_coordinates(shape).round(7).tolist()
+                geometry = {"type": "Polygon", "coordinates": [ring]}
             feature = {
                 "type": "Feature",
                 "id": first_id + at,
-                "geometry": {"type": kind, "coordinates": coordinates},
+                "geometry": geometry,
                 "properties": row,
             }
             self._file.write((",\n" if self._any else "\n") + json.dumps(feature, allow_nan=False))
@@ -295,11 +321,8 @@ class _GeoJSON(_Text):
     def end(self) -> None:
         self._file.write("\n]}\n")
         self._file.flush()
-        for source, count in self._cut.items():
-            warnings.warn(
-                f"{source}: {count} objects lie across the 180th meridian and are cut in two there",
-                stacklevel=2,
-            )
+        self._cut.say()
+        self._lost.say()
 
 
 class _Coco(_Text):
@@ -321,19 +344,24 @@ class _Coco(_Text):
 
 
 class _Csv(_Text):
-    """The attributes, and the centre's longitude and latitude where it has them."""
+    """The attributes, and the centre's longitude and latitude where it has them.
+
+    A warning counts the boxes whose centre lies beyond what the scene's system maps.
+    """
 
     def __init__(self, path: Path, *, located: bool) -> None:
         super().__init__(path)
         self._table = csv.writer(self._file, lineterminator="\n")
         self._located = located
         self._any = False
+        self._lost = _Counts(_LOST)
 
     def take(self, found: Detections, header: Header, first_id: int) -> None:
         columns = features.columns(found, header, first_id=first_id)
         if self._located:
             lonlat = georef.wrapped(features.centres(found, header, georef.WGS84)).round(7)
             columns |= {"lon": lonlat[:, 0], "lat": lonlat[:, 1]}
+            self._lost.add(header.source, int(np.isnan(lonlat[:, 0]).sum()))
         if not self._any:
             self._table.writerow(columns)
             self._any = True
@@ -342,6 +370,7 @@ class _Csv(_Text):
 
     def end(self) -> None:
         self._file.flush()
+        self._lost.say()
 
 
 def _rows(columns: features.Columns) -> Iterator[dict[str, Any]]:
