@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from rstinynet.model.decode import split
 from rstinynet.model.foreign import (
-    initialise_from_ultralytics,
     read_checkpoint,
+    translated,
     ultralytics_name,
 )
 from rstinynet.model.presets import build
@@ -67,9 +67,8 @@ def compare(python: str, scale: str) -> tuple[float, float]:
         theirs = load_file(Path(folder) / "out.safetensors")
         there = difference(outputs(model, image), (theirs["ours_boxes"], theirs["ours_scores"]))
         fresh = build(f"yolo11{scale}", CLASSES)
-        _, left = initialise_from_ultralytics(fresh, read_checkpoint(Path(folder) / "peer.pt"))
-        if left:
-            raise SystemExit(f"yolo11{scale}: not in their checkpoint: {left}")
+        checkpoint = read_checkpoint(Path(folder) / "peer.pt")
+        fresh.load_state_dict(translated(fresh, checkpoint.tensors))  # all of them, or it raises
         back = difference(outputs(fresh, image), (theirs["theirs_boxes"], theirs["theirs_scores"]))
     return there, back
 

@@ -11,8 +11,8 @@ import torch
 
 from rstinynet.errors import WeightsError
 from rstinynet.model.foreign import (
-    initialise_from_ultralytics,
     read_checkpoint,
+    translated,
     ultralytics_name,
 )
 from rstinynet.model.presets import build
@@ -23,11 +23,12 @@ from rstinynet.train.initial import initial_model
 def look_alike(tmp_path, monkeypatch):
     """A `.pt` of live objects of a module named as Ultralytics', which is gone when it is read."""
 
-    def make(state):
+    def make(state, names=None):
         package = types.ModuleType("ultralytics")
         package.Net = type("Net", (torch.nn.Module,), {"__module__": "ultralytics"})
         monkeypatch.setitem(sys.modules, "ultralytics", package)
         net = package.Net()
+        net.names = names
         for name, tensor in state.items():
             *path, last = name.split(".")
             module = net
@@ -52,23 +53,49 @@ def random_state(name, classes):
     }
 
 
-def test_a_checkpoint_initialises_every_tensor(look_alike):
+FIVE = ("airplane", "ship", "vehicle", "bridge", "dam")
+
+
+def test_a_checkpoint_gives_every_tensor(look_alike):
     state = random_state("yolo11n", 5)
     model = build("yolo11n", 5)
-    copied, left = initialise_from_ultralytics(model, read_checkpoint(look_alike(state)))
-    assert left == []
-    assert len(copied) == len(state)
-    for name, tensor in model.state_dict().items():
+    theirs = translated(model, read_checkpoint(look_alike(state)).tensors)
+    assert theirs.keys() == model.state_dict().keys()
+    for name, tensor in theirs.items():
         assert torch.equal(tensor, state[ultralytics_name(name)])
 
 
-def test_other_classes_keep_fresh_outputs(look_alike):
-    model = build("yolo11n", 3)
-    _, left = initialise_from_ultralytics(
-        model, read_checkpoint(look_alike(random_state("yolo11n", 80)))
-    )
-    assert left
-    assert all(name.startswith("head.classify") for name in left)
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        (dict(enumerate(FIVE)), FIVE),
+        (list(FIVE), FIVE),
+        ({1: "ship", 0: "airplane"}, ("airplane", "ship")),
+        ({1: "ship", 2: "dam"}, ()),
+        ({0: 5}, ()),
+        (None, ()),
+    ],
+)
+def test_a_checkpoint_tells_its_classes(look_alike, told, names):
+    assert read_checkpoint(look_alike(random_state("yolo11n", 5), told)).names == names
+
+
+@pytest.mark.parametrize("told", [dict(enumerate(FIVE)), None, {0: "vehicle"}])
+def test_class_outputs_are_taken_by_name(look_alike, told):
+    state = random_state("yolo11n", 5)
+    path, names = str(look_alike(state, told)), ("vehicle", "x", "ship", "y", "z")
+    fresh = initial_model("yolo11n", 5, seed=0).state_dict()
+    model = initial_model("yolo11n", 5, seed=0, init=path, names=names).state_dict()
+    for name, tensor in model.items():
+        if not name.startswith("head.classify.") or ".4." not in name:
+            assert torch.equal(tensor, state[ultralytics_name(name)])
+            continue
+        for row, own in enumerate(names):
+            # Names that do not fit the outputs tell nothing of them.
+            known = told is not None and len(told) == 5 and own in FIVE
+            begun = fresh[name][row]
+            expected = state[ultralytics_name(name)][FIVE.index(own)] if known else begun
+            assert torch.equal(tensor[row], expected)
 
 
 def test_names_are_unique():
@@ -77,11 +104,11 @@ def test_names_are_unique():
 
 
 def test_another_scale_is_refused(look_alike):
-    tensors = read_checkpoint(look_alike(random_state("yolo11n", 5)))
+    tensors = read_checkpoint(look_alike(random_state("yolo11n", 5))).tensors
     with pytest.raises(WeightsError, match="not of YOLO11s"):
-        initialise_from_ultralytics(build("yolo11s", 5), tensors)
+        translated(build("yolo11s", 5), tensors)
     with pytest.raises(WeightsError, match="only"):
-        initialise_from_ultralytics(build("rs-tinynet-n", 5), tensors)
+        translated(build("rs-tinynet-n", 5), tensors)
 
 
 def test_code_in_a_checkpoint_never_runs(tmp_path):
@@ -124,11 +151,11 @@ def test_torchscript_is_refused_and_never_loaded(tmp_path, monkeypatch):
 def test_training_starts_from_a_checkpoint(look_alike, caplog):
     state = random_state("yolo11n", 80)
     with caplog.at_level("INFO"):
-        model = initial_model("yolo11n", 5, seed=0, init=str(look_alike(state)))
+        model = initial_model("yolo11n", 5, seed=0, init=str(look_alike(state)), names=FIVE)
     name = "backbone.trunk.downs.1.conv.weight"
     assert torch.equal(model.state_dict()[name], state[ultralytics_name(name)])
-    assert "tensors come from" in caplog.text
-    assert "head.classify.0.4.bias" in caplog.text
+    assert "of the model's values come from" in caplog.text
+    assert "classes by name: none; new classes: airplane, ship" in caplog.text
     with pytest.raises(WeightsError, match="only"):
         initial_model("rs-tinynet-n", 5, seed=0, init=str(look_alike(state)))
 
@@ -137,7 +164,7 @@ def test_a_device_is_inert_and_an_old_file_is_said_to_be_old(look_alike, tmp_pat
     path = tmp_path / "held.pt"
     tensors = {"model.0.conv.weight": torch.ones(2)}
     torch.save({"model": tensors, "device": torch.device("cuda:1")}, path)
-    assert set(read_checkpoint(path)) == set(tensors)
+    assert set(read_checkpoint(path).tensors) == set(tensors)
     torch.save({"model": tensors}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(WeightsError, match=r"torch 1\.6 or later"):
         read_checkpoint(tmp_path / "old.pt")

@@ -2,7 +2,8 @@
 
 Such a `.pt` is a pickle of live Python objects, and unpickling runs whatever it names. Here an
 unpickler with an allow-list builds tensors and plain containers; every class of a network becomes
-an inert holder of its attributes; anything else is refused. Only tensors leave this module.
+an inert holder of its attributes; anything else is refused. Only tensors and names of classes
+leave this module.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,8 +63,16 @@ class _TensorUnpickler(pickle.Unpickler):
         raise WeightsError(f"it asks for {module}.{name}, which is not on the list of safe names")
 
 
-def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of an Ultralytics-format `.pt`, by name, float32, averaged weights preferred.
+class Checkpoint(NamedTuple):
+    """What is read of a checkpoint."""
+
+    tensors: dict[str, Tensor]
+    names: tuple[str, ...]
+    """The classes, by label; empty where the checkpoint does not tell them."""
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """An Ultralytics-format `.pt`: tensors by name, float32, averaged weights preferred.
 
     Raises WeightsError for a file that is missing, damaged, or names anything but networks and
     tensors.
@@ -99,7 +108,18 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     tensors = dict(_tensors(content, ""))
     if not tensors:
         raise WeightsError(f"{path}: there are no tensors of a network in it")
-    return {n: t.detach().float() if t.is_floating_point() else t for n, t in tensors.items()}
+    floats = {n: t.detach().float() if t.is_floating_point() else t for n, t in tensors.items()}
+    return Checkpoint(floats, _class_names(content))
+
+
+def _class_names(network: Any) -> tuple[str, ...]:
+    """`names` of the network, a list or numbers from 0 up to texts."""
+    names = vars(network).get("names") if isinstance(network, _Inert) else None
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
+        names = [names[label] for label in range(len(names))]
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return ()
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -180,12 +200,9 @@ def ultralytics_name(name: str) -> str:
     return f"{_LAYERS[layer]}.{rest}"
 
 
-def initialise_from_ultralytics(
-    model: DetectorModel, tensors: Mapping[str, Tensor]
-) -> tuple[list[str], list[str]]:
-    """Copy every tensor that fits into a `yolo11*` model; returns (copied, left) names of ours.
+def translated(model: DetectorModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by our names, those of a `yolo11*` model that the checkpoint has in any shape.
 
-    What has another shape (the class outputs, when the classes differ) keeps its fresh values.
     Raises WeightsError for another kind of model, or when less than the backbone fits.
     """
     config = model.config
@@ -194,20 +211,16 @@ def initialise_from_ultralytics(
         raise WeightsError(
             "an Ultralytics checkpoint can initialise the models yolo11n, s, m, l and x only"
         )
-    state = model.state_dict()
-    copied, left = [], []
-    for name, own in state.items():
-        theirs = tensors.get(ultralytics_name(name))
-        if theirs is not None and theirs.shape == own.shape:
-            state[name] = theirs.to(own.dtype)
-            copied.append(name)
-        else:
-            left.append(name)
-    misfits = [name for name in left if name.startswith("backbone.")]
+    theirs, misfits = {}, []
+    for name, own in model.state_dict().items():
+        tensor = tensors.get(ultralytics_name(name))
+        if tensor is not None:
+            theirs[name] = tensor.to(own.dtype)
+        if name.startswith("backbone.") and (tensor is None or tensor.shape != own.shape):
+            misfits.append(name)
     if misfits:
         raise WeightsError(
             f"the checkpoint is not of YOLO11{config.scale}: {len(misfits)} tensors of the "
             f"backbone do not fit, the first {ultralytics_name(misfits[0])!r}"
         )
-    model.load_state_dict(state)
-    return copied, left
+    return theirs

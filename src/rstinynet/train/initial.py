@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rstinynet.errors import WeightsError
 from rstinynet.model.detector import DetectorModel
-from rstinynet.model.foreign import initialise_from_ultralytics, read_checkpoint
+from rstinynet.model.foreign import read_checkpoint, translated
 from rstinynet.model.lite0 import Lite0Backbone, imagenet_state, load_imagenet
 from rstinynet.model.presets import build
 from rstinynet.model.weights import load_weights
@@ -32,23 +32,14 @@ def initial_model(
     A model on EfficientNet-Lite0 gets ImageNet weights, where `init` does not fill its trunk.
     `init`, a weights file or the name of shipped weights, gives every tensor that fits by name and
     shape, and the outputs of those of the classes `names` (by label) that it knows by that name.
-    An Ultralytics checkpoint (`.pt`) initialises the models yolo11*, and is read without
+    An Ultralytics checkpoint (`.pt`) gives the models yolo11* the same, and is read without
     running its code.
 
     Raises WeightsError if `init` cannot be read or nothing of it fits.
     """
     torch.manual_seed(seed)
     model = build(name, num_classes)
-    if init is not None and Path(init).suffix == ".pt":
-        copied, left = initialise_from_ultralytics(model, read_checkpoint(init))
-        log.info(
-            "--init: %d of %d tensors come from %s; new: %s",
-            len(copied),
-            len(copied) + len(left),
-            init,
-            ", ".join(left) or "none",
-        )
-    elif init is not None:
+    if init is not None:
         copy_fitting(model, init, names=names)
     elif isinstance(model.backbone, Lite0Backbone):
         load_imagenet(model.backbone.trunk, imagenet_state())
@@ -58,13 +49,13 @@ def initial_model(
 def copy_fitting(model: DetectorModel, init: Path | str, *, names: Sequence[str]) -> int:
     """Copy tensors of `init` that fit `model` by name and shape; how many values were copied.
 
-    Of the last convolution of each class branch, the rows of those of the model's classes `names`
-    (by label) are copied that `init` has under the same name; the others stay as they are, at
-    their prior. A trunk of EfficientNet-Lite0 that `init` does not fill begins from ImageNet
-    weights. Raises WeightsError if `init` cannot be read or nothing of it fits.
+    `init` is a weights file, the name of shipped weights, or an Ultralytics checkpoint. Of the last
+    convolution of each class branch, the rows of those of the model's classes `names` (by label)
+    are copied that `init` has under the same name; the others stay as they are, at their prior. A
+    trunk of EfficientNet-Lite0 that `init` does not fill begins from ImageNet weights. Raises
+    WeightsError if `init` cannot be read or nothing of it fits.
     """
-    source, metadata = load_weights(init)
-    theirs = source.state_dict()
+    theirs, their_names, kind = _read(model, init)
     ours = model.state_dict()
     outputs = _class_outputs(model)
     fitting = {
@@ -75,13 +66,13 @@ def copy_fitting(model: DetectorModel, init: Path | str, *, names: Sequence[str]
     copied: int = sum(tensor.numel() for tensor in fitting.values())
     total = sum(tensor.numel() for tensor in ours.values())
     if not any(tensor.ndim > 1 for tensor in fitting.values()):
-        raise WeightsError(f"nothing in {init} ({metadata.model}) fits this model")
-    known = [name for name in names if name in metadata.names]
+        raise WeightsError(f"nothing in {init} ({kind}) fits this model")
+    known = [name for name in names if name in their_names]
     rows = [names.index(name) for name in known]
-    from_rows = [metadata.names.index(name) for name in known]
+    from_rows = [their_names.index(name) for name in known]
     taken: list[str] = []
     for name in outputs:
-        if name in theirs and ours[name].shape[1:] == theirs[name].shape[1:]:
+        if name in theirs and theirs[name].shape == (len(their_names), *ours[name].shape[1:]):
             values = theirs[name][from_rows]
             fitting[name] = _with_rows(ours[name], rows, values)
             copied += values.numel()
@@ -100,6 +91,15 @@ def copy_fitting(model: DetectorModel, init: Path | str, *, names: Sequence[str]
         ", ".join(name for name in names if name not in taken) or "none",
     )
     return copied
+
+
+def _read(model: DetectorModel, init: Path | str) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
+    """The tensors of `init` by our names, its classes by label, and what model it is of."""
+    if Path(init).suffix == ".pt":
+        checkpoint = read_checkpoint(init)
+        return translated(model, checkpoint.tensors), checkpoint.names, "an Ultralytics checkpoint"
+    source, metadata = load_weights(init)
+    return source.state_dict(), tuple(metadata.names), metadata.model
 
 
 def _class_outputs(model: DetectorModel) -> list[str]:
