@@ -201,6 +201,9 @@ def test_scales_and_scenes_are_read_from_image_records(tmp_path):
         scene(image(2, "x", []))
     with pytest.raises(DataError, match="no image record has the field 'where'"):
         by_field(path, "where")
+    path.write_text(json.dumps({"images": [{"id": 4, "place": "A"}, {"id": 7, "place": None}]}))
+    with pytest.raises(DataError, match="image 7: lacks the field 'place'"):
+        by_field(path, "place")(image(7, "x", []))
     with pytest.raises(UsageError, match="above 0 metres"):
         scales(None, [4], default=0)
     for wrong in (0, -1, "0.5", True):

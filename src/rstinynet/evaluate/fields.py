@@ -54,7 +54,10 @@ def by_field(annotations: Path | None, field: str) -> Callable[[LabelledImage], 
 
     Raises DataError where no image has the field, and when asked for an image that lacks it.
     """
-    values: Mapping[int, Any] = image_fields(annotations, field)
+    # A null is no name: such images would make a scene "None" of all places.
+    values: Mapping[int, Any] = {
+        at: value for at, value in image_fields(annotations, field).items() if value is not None
+    }
     if not values:
         raise DataError(
             f"{annotations or 'the labels'}: no image record has the field {field!r} that is to "
