@@ -221,6 +221,10 @@ def test_errors_scenes_scale_and_plots_are_printed_and_written(data, tmp_path):
     text = run(*arguments).stdout
     for part in ("Why it errs", "By scene", "Confusion", "km²", "side by side", "less.json"):
         assert part in text
+    # Scene 9 has one ship, which the first finds and the second does not.
+    rows = text[text.index("dets.json less less.json, by scene") :].splitlines()
+    [scene] = [row.split() for row in rows if row.split()[:1] == ["9"]]
+    assert scene[1] == f"{100 * report['compared']['per_scene']['9']['ap']:+.1f}"
 
 
 def test_calibration_is_given_where_it_is_asked_for(data, tmp_path):

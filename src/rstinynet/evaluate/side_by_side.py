@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from rstinynet.evaluate.by_scene import SceneScores
 from rstinynet.evaluate.report import head, percent
 from rstinynet.evaluate.scores import Scores, number
 from rstinynet.evaluate.study import Study
@@ -53,7 +55,7 @@ def compared(first: Study, second: Study) -> dict[str, Any]:
 
 
 def tables(first: Study, second: Study, *, names: tuple[str, str]) -> list[Table]:
-    """Each class's numbers of both with the difference, and both detectors' errors."""
+    """Each class's numbers of both with the difference, each scene's, and both's errors."""
     protocol = first.evaluation.protocol
     one, two = first.evaluation, second.evaluation
     made = Table(
@@ -73,8 +75,11 @@ def tables(first: Study, second: Study, *, names: tuple[str, str]) -> list[Table
     made.add_row("mean", *(_points(one, two, key) for key in keys), style="bold")
     for name, each in zip(names, (one, two), strict=True):
         made.add_row(name, *(percent(each.value(key)) for key in keys))
+    shown = [made]
+    if first.scenes is not None and second.scenes is not None:
+        shown.append(_scene_table(first.scenes, second.scenes, keys, names=names))
     if first.errors is None or second.errors is None:
-        return [made]
+        return shown
     errors = Table(
         title="Errors side by side",
         caption="Errors of each, with the points of AP50 that mending them would add.",
@@ -89,7 +94,29 @@ def tables(first: Study, second: Study, *, names: tuple[str, str]) -> list[Table
         cells = (f"{each.count} ({100 * each.gain:+.1f})" for each in (kind, other))
         difference = f"{kind.count - other.count:+d} ({100 * (kind.gain - other.gain):+.1f})"
         errors.add_row(name, *cells, difference)
-    return [made, errors]
+    return [*shown, errors]
+
+
+def _scene_table(
+    one: Mapping[str, SceneScores],
+    two: Mapping[str, SceneScores],
+    keys: tuple[str, ...],
+    *,
+    names: tuple[str, str],
+) -> Table:
+    made = Table(
+        title=f"{names[0]} less {names[1]}, by scene",
+        caption="Points, mean over the classes that the scene has objects of.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    made.add_column("scene", overflow="fold")
+    for key in (*map(head, keys[:-1]), "oLRP"):
+        made.add_column(key, justify="right")
+    for name, scores in one.items():
+        made.add_row(name, *(_points(scores, two[name], key) for key in keys))
+    return made
 
 
 def _less(one: Scores, two: Scores) -> dict[str, float | None]:
