@@ -16,6 +16,7 @@ from rstinynet.errors import DataError, UsageError
 from rstinynet.evaluate.coco import evaluate
 from rstinynet.evaluate.fields import by_field, image_fields, scales
 from rstinynet.evaluate.protocols import AITOD, COCO, DIOR, protocol_named
+from rstinynet.evaluate.report import calibration_table
 from rstinynet.evaluate.results import CocoDetections
 from rstinynet.evaluate.side_by_side import compared
 from rstinynet.evaluate.study import Wanted, study
@@ -92,6 +93,12 @@ def test_scores_against_the_share_that_is_right(labelled, dets, tmp_path):
     assert cv2.imread(str(tmp_path / "reliability.png")).shape[:2] == (780, 840)
     assert tmp_path / "reliability.png" in paths
     assert json.loads((tmp_path / "curves.json").read_text())["calibration"] == content
+
+
+def test_a_class_without_detections_has_no_calibration_error_in_print(labelled, dets):
+    made = study(labelled, dets, Wanted(calibration=True))
+    errors = calibration_table(made.calibration).columns[4]
+    assert list(errors.cells) == ["40.0", "–", "40.0"]  # noqa: RUF001
 
 
 def test_what_is_unknown_or_ignored_counts_neither_as_right_nor_as_wrong():

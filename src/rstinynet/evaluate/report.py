@@ -106,7 +106,9 @@ def calibration_table(calibration: Calibration) -> Table:
     for name, each in (*calibration.per_class.items(), (None, calibration.overall)):
         if name is None:
             made.add_section()
-        cells = (percent(number) for number in (each.score, each.precision, each.ece))
+        # Without detections there is nothing to be wrong about, which is not to be right.
+        error = each.ece if each.detections else math.nan
+        cells = (percent(number) for number in (each.score, each.precision, error))
         style = "bold" if name is None else None
         made.add_row(name or "all", str(each.detections), *cells, style=style)
     return made
