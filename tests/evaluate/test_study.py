@@ -95,6 +95,15 @@ def test_scores_against_the_share_that_is_right(labelled, dets, tmp_path):
     assert json.loads((tmp_path / "curves.json").read_text())["calibration"] == content
 
 
+@pytest.mark.parametrize("score", [90.0, 1.001, -0.5])
+def test_scores_that_are_no_shares_are_not_compared_with_shares(labelled, score):
+    dets = {4: found((0, 0.8), (40, score))}
+    assert study(labelled, dets, Wanted()).calibration is None
+    with pytest.raises(DataError, match=rf"class 'ship' has {score:g}: .* divide by 100"):
+        study(labelled, dets, Wanted(calibration=True))
+    study(labelled, {4: found((0, 1 + 1e-7))}, Wanted(calibration=True))
+
+
 def test_a_class_without_detections_has_no_calibration_error_in_print(labelled, dets):
     made = study(labelled, dets, Wanted(calibration=True))
     errors = calibration_table(made.calibration).columns[4]

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rstinynet.evaluate.calibration import LEAST_SCORE, Reliability, reliability
+from rstinynet.errors import DataError
+from rstinynet.evaluate.calibration import LEAST_SCORE, Float64Array, Reliability, reliability
 from rstinynet.evaluate.records import Records
 from rstinynet.evaluate.summary import ClassLanes
 from rstinynet.files import replacing
@@ -41,12 +42,16 @@ class Calibration:
 
 
 def calibration_of(records: Records, names: Sequence[str]) -> Calibration:
-    """Reliability curves of the detections that score more than `LEAST_SCORE`."""
+    """Reliability curves of the detections that score more than `LEAST_SCORE`.
+
+    Raises DataError for scores that are no probabilities.
+    """
     protocol = records.protocol
     scores, right = [np.zeros(0)], [np.zeros(0, np.bool_)]
     per_class = {}
     for label, name in enumerate(names):
         mine = records.of(label)
+        _check(mine.score, name)
         lanes = ClassLanes(mine, thresholds=len(protocol.ious), sizes=len(protocol.sizes))
         hits, false = lanes.lane().score, mine.score[lanes.false()]
         both = np.concatenate([hits, false])
@@ -57,6 +62,18 @@ def calibration_of(records: Records, names: Sequence[str]) -> Calibration:
         per_class[name] = reliability(scores[-1], right[-1])
     overall = reliability(np.concatenate(scores), np.concatenate(right))
     return Calibration(overall=overall, per_class=per_class, iou=protocol.ious[0])
+
+
+def _check(scores: Float64Array, name: str) -> None:
+    """Percent, logits and the like order detections as well, and equal no share of them."""
+    # Sums in single precision end a little above 1.
+    wrong = scores[(scores < 0) | (scores > 1 + 1e-6)]
+    if len(wrong):
+        raise DataError(
+            "scores must lie in [0, 1] to be compared with the share that is right; class "
+            f"{name!r} has {wrong[0]:g}: turn them into probabilities (percent: divide by 100; "
+            "logits: take the sigmoid), which changes no AP, or leave out --calibration and --plots"
+        )
 
 
 def plot_reliability(made: Calibration, path: Path) -> Path:
