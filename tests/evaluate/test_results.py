@@ -66,7 +66,10 @@ def test_nothing_found_is_an_empty_list(tmp_path, labelled):
     ("change", "message"),
     [
         ({"image_id": 6}, "image_id must be one of"),
-        ({"image_id": "5"}, "image_id must be a whole number"),
+        ({"image_id": "5"}, "image_id must be a whole number; .* has '5': .* not names"),
+        ({"image_id": 5.5}, "image_id must be a whole number; .* has 5.5"),
+        ({"image_id": float("nan")}, "image_id must be a whole number"),
+        ({"image_id": 1e300}, "image_id must be one of"),
         ({"category_id": 1}, r"category_id must be one of \[3, 7\]; .* has 1"),
         ({"category_id": True}, "category_id must be a whole number"),
         ({"bbox": [0, 0, 1]}, "four finite numbers"),
@@ -84,6 +87,14 @@ def test_a_bad_entry_is_named(tmp_path, labelled, change, message):
     with pytest.raises(DataError, match=message) as caught:
         read_results(path, labelled)
     assert "entry 1" in str(caught.value)
+
+
+def test_ids_of_a_data_frame_are_whole_numbers_too(tmp_path, labelled):
+    plain = {"image_id": 5, "category_id": 7, "bbox": [0, 0, 1, 1], "score": 0.5}
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps([plain, plain | {"image_id": 5.0, "category_id": 7.0}]))
+    found = read_results(path, labelled)
+    assert found[5].labels.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -217,8 +217,14 @@ def _fields(entry: Any, where: str) -> tuple[int, int, list[float], float]:
 
 
 def _whole(value: Any, key: str, where: str) -> int:
+    # Data frames make 7.0 of 7 as soon as a column lacks a value; pycocotools reads it too.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(f"{key} must be a whole number; {where} has {value!r}")
+        raise DataError(
+            f"{key} must be a whole number; {where} has {value!r}: results use the annotation "
+            "file's ids, not names"
+        )
     if not -(2**63) <= value < 2**63:
         raise DataError(f"{key} must be one of the data's ids; {where} has {value!r}")
     return value
