@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import cv2
 import numpy as np
@@ -38,6 +40,28 @@ def test_predict_takes_them_and_finds_the_same(exported, image, tmp_path, capsys
     chosen = ["--threads", "1", "--providers", "cpu", "--batch", "3"]
     assert counts(capsys, *common, "--out", tmp_path / "b", *chosen) == plain
     assert sum(plain.values()) > 0
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2", ".safetensors"])
+def test_threads_of_a_service_share_a_detector(suffix, weights, tmp_path):
+    path = weights
+    if suffix != weights.suffix:
+        path = tmp_path / f"model{suffix}"
+        kind = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}[suffix]
+        assert run(["export", str(weights), "--format", kind, "--out", str(path)]) == 0
+    detector, start = rstinynet.load(path, device="cpu"), Barrier(4)
+    asked = np.random.default_rng(5).integers(0, 255, (4, 6, 96, 96, 3), np.uint8)
+    alone = [detector.detect_batch(list(images)) for images in asked]
+
+    def detect(images):
+        start.wait()
+        return [detector.detect_batch(list(images)) for _ in range(5)][-1]
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(detect, asked))
+    for wanted, found in zip(sum(alone, []), sum(together, []), strict=True):
+        assert len(found) == len(wanted) > 0
+        np.testing.assert_allclose(found.boxes, wanted.boxes, atol=0.01)
 
 
 def test_they_reach_the_runtime(exported, image, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ class OpenvinoBackend(ExportedBackend):
                 "Export it again with `rstinynet export`"
             ) from error
         self.batch = options.batch or 1
+        self._one_at_a_time = threading.Lock()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -108,10 +110,12 @@ class OpenvinoBackend(ExportedBackend):
     def output(self, x_BCHW: Float32Array) -> Float32Array:
         """What the file itself gives for inputs in [0, 1]; see `backend.candidates`."""
         try:
-            outputs = self.compiled([x_BCHW])
-            if self._decode is not None:
-                levels = [outputs[at] for at in range(len(outputs))]
-                outputs = self._decode([*levels, x_BCHW][: len(self._decode.inputs)])
+            # What OpenVINO has compiled refuses a second thread while it computes for one.
+            with self._one_at_a_time:
+                outputs = self.compiled([x_BCHW])
+                if self._decode is not None:
+                    levels = [outputs[at] for at in range(len(outputs))]
+                    outputs = self._decode([*levels, x_BCHW][: len(self._decode.inputs)])
         except RuntimeError as error:
             raise ExportError(
                 f"{self._origin}: OpenVINO cannot run this file on images {x_BCHW.shape}: "
