@@ -104,6 +104,8 @@ def test_parts_are_shown_where_the_report_has_them():
     assert heads[2:] == ["Precision and recall", "Errors", "Confusion", "Worst images"]
     assert text.count('class="curve"') == 2
     assert "7 of 12 objects found" in text
+    # Not "were all found", which would gain more.
+    assert "were nothing else to be found than what was" in text
     assert ">31</td>" in text
     found = Reader(text)
     [image] = [attributes for tag, attributes in found.tags if tag == "img"]

@@ -159,7 +159,8 @@ def _errors(errors: Mapping[str, Any] | None) -> str:
     note = (
         f"{errors['hits']:,} of {errors['objects']:,} objects found; AP50 "
         f"{percent(errors['ap50'])}. Without false detections "
-        f"+{percent(errors['gain_without_false_detections'])}, were all objects found "
+        f"+{percent(errors['gain_without_false_detections'])}, were nothing else to be "
+        "found than what was "
         f"+{percent(errors['gain_without_unfound_objects'])}. Kinds are TIDE's (Bolya et al., "
         "2020); the last columns count errors by size of the object."
     )
