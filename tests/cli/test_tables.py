@@ -8,6 +8,7 @@ import pytest
 
 from rstinynet.cli.main import run
 from rstinynet.data.synthetic import make_synthetic
+from rstinynet.evaluate import comparison
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,19 @@ def test_own_results_stand_apart_with_their_data(data, tmp_path, capsys):
     assert printed.index("# Measured here, on other data") > printed.index("# DIOR, test set")
     assert {path.name for path in tmp_path.iterdir()} == {"tables.md", "tables.csv", "tables.tex"}
     assert (tmp_path / "tables.csv").read_text() == printed
+
+
+def test_what_has_no_place_in_the_table_asked_for_is_not_left_out(data, capsys, monkeypatch):
+    monkeypatch.setattr(comparison, "recognise", lambda *_: comparison.AITOD_TEST)
+    found = f"mine={data / 'dets.json'}"
+    arguments = ["tables", "--data", str(data), "--split", "val", "--results", found]
+    assert run([*arguments, "--table", "dior"]) == 2
+    assert "measured on AI-TOD v1, test: give --table aitod or all" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    for which in ("aitod", "all"):
+        assert run([*arguments, "--table", which]) == 0
+        assert "| mine |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

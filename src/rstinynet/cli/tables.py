@@ -57,6 +57,7 @@ def tables(
     measured = [read_run(folder) for folder in run or []]
     if results and data is not None:
         measured += _score(_named(results), data, split)
+    _check_shown(which, measured)
     made: list[TextTable] = []
     if which in ("aitod", "all"):
         made += aitod_tables(measured)
@@ -68,6 +69,20 @@ def tables(
     print("\n".join(table.as_text(form) for table in made), end="")  # type: ignore[arg-type]
     if out is not None:
         write_tables(made, out / "tables")
+
+
+def _check_shown(which: str, measured: list[MeasuredRow]) -> None:
+    """UsageError where a measured row belongs into a table that is not asked for."""
+    from rstinynet.errors import UsageError
+    from rstinynet.evaluate.comparison import AITOD_TEST, AITOD_V2_TEST, DIOR_TEST
+
+    table_of = {AITOD_TEST: "aitod", AITOD_V2_TEST: "aitod", DIOR_TEST: "dior"}
+    for row in measured:
+        if which not in ("all", table_of.get(row.on, which)):
+            raise UsageError(
+                f"--table {which} has no place for {row.name}, measured on {row.on}: give --table "
+                f"{table_of[row.on]} or all"
+            )
 
 
 def _named(results: list[str]) -> dict[str, Path]:
