@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from rstinynet.cli.main import run
 from rstinynet.detections import Detections
 from rstinynet.errors import ExportError
 from rstinynet.export.check import check_suppressed, compare_objects
+from rstinynet.export.run import report_path
+from rstinynet.model.weights import load_weights, save_weights
 
 COUNT = 60
 
@@ -73,3 +78,13 @@ def test_what_nms_should_have_taken_away_is_refused():
     check_suppressed(rows(moved=1, label=1), iou=0.6, where="a file")
     with pytest.raises(ExportError, match=r"a file: boxes of one class overlap by 0\.9"):
         check_suppressed(rows(moved=1, label=0), iou=0.6, where="a file")
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_nms_inside_is_checked_whatever_images_are_resized_by(scale, weights, tmp_path):
+    model, metadata = load_weights(weights)
+    resized = tmp_path / "resized.safetensors"
+    save_weights(resized, model, metadata.model_copy(update={"scale": scale}))
+    path = tmp_path / "nms.onnx"
+    assert run(["export", str(resized), "--nms", "--imgsz", "192", "--out", str(path)]) == 0
+    assert json.loads(report_path(path).read_text())["compared"]["objects"] > 0
