@@ -88,6 +88,26 @@ def test_openvino_too(weights, tmp_path, image):
         rstinynet.load(path)
 
 
+def test_an_interrupted_write_leaves_no_model_with_weights_of_another(
+    weights, tmp_path, monkeypatch
+):
+    path, moved = tmp_path / "tiny.xml", []
+    command = ["export", str(weights), "--format", "openvino", "--out", str(path)]
+    assert run(command) == 0
+    replace = Path.replace
+
+    def interrupted(one, target):
+        moved.append(Path(target).name)
+        if Path(target) == path:
+            raise KeyboardInterrupt
+        return replace(one, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    assert run(command) == 130
+    assert moved[-2:] == ["tiny.bin", "tiny.xml"]
+    assert not path.exists()
+
+
 def test_torch_export_too(weights, tmp_path, image, caplog):
     path = tmp_path / "tiny.pt2"
     assert run(["export", str(weights), "--format", "torch-export", "--out", str(path)]) == 0

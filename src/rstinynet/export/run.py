@@ -134,6 +134,8 @@ def export_model(
         if labelled is not None:
             report |= _ap(beside, (model, metadata), settings, side, labelled)
         if settings.format == "openvino":
+            # Whatever interrupts this, no model stands beside weights that are not its own.
+            path.unlink(missing_ok=True)
             beside.with_suffix(".bin").replace(path.with_suffix(".bin"))
         beside.replace(path)
     finally:
