@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from threading import Barrier
 
 import cv2
@@ -59,7 +60,7 @@ def test_threads_of_a_service_share_a_detector(suffix, weights, tmp_path):
 
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(detect, asked))
-    for wanted, found in zip(sum(alone, []), sum(together, []), strict=True):
+    for wanted, found in zip(chain(*alone), chain(*together), strict=True):
         assert len(found) == len(wanted) > 0
         np.testing.assert_allclose(found.boxes, wanted.boxes, atol=0.01)
 
