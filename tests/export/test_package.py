@@ -237,6 +237,13 @@ def test_a_file_in_the_way_is_noticed_before_the_work(deep, weights, tmp_path, m
     assert "file is a file, not a folder" in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_working_folder_is_not_replaced_under_its_user(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["package", str(weights), "--out", "."]) == 2
+    assert "--out . is the working folder" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_a_package_is_replaced_and_only_when_asked(weights, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["package", str(weights), "--out", str(out)]

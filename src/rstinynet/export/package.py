@@ -102,6 +102,11 @@ def package_model(
     WeightsError, ExportError and DataError as loading, exporting and measuring do.
     """
     check_folder_place(out, option="--out")
+    if out.resolve() == Path.cwd():
+        raise UsageError(
+            f"--out {out} is the working folder, in whose place a new one is put: name a folder in "
+            "it, or go to another first"
+        )
     if not settings.overwrite and out.is_dir():
         _refuse_package(out)
     notice, notes = _text(settings.notice), _text(settings.notes)
