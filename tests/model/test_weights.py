@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rstinynet.errors import WeightsError
+from rstinynet.errors import ExportError, WeightsError
 from rstinynet.model.presets import build
 from rstinynet.model.weights import WeightsMetadata, load_weights, read_metadata, save_weights
+from rstinynet.runtime.exported import parse_metadata
 
 
 @pytest.fixture
@@ -161,6 +162,16 @@ def test_metadata_without_sense_is_named(file, metadata, field, value, said):
         read_metadata(file)
     assert str(refused.value).startswith(str(file))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"names": ["\\ud800"]}', "{"])
+def test_metadata_that_no_json_should_hold_is_refused(file, content):
+    # Half a character in a class's name ended the process where the name was drawn.
+    save_file(load_file(file), file, metadata={"rstinynet": content})
+    with pytest.raises(WeightsError, match="its metadata cannot be read: invalid JSON: "):
+        read_metadata(file)
+    with pytest.raises(ExportError, match="its metadata cannot be read: invalid JSON: "):
+        parse_metadata(content, origin="x.onnx")
 
 
 def test_all_that_metadata_has_wrong_is_named_shortly(file, metadata):

@@ -6,7 +6,6 @@ under the key "rstinynet", checked on reading.
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 
@@ -149,7 +148,7 @@ def _read(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: {_misread(path, error)}") from error
     try:
-        metadata = WeightsMetadata.model_validate(json.loads(text))
+        metadata = WeightsMetadata.model_validate_json(text)
     except ValueError as error:
         raise WeightsError(f"{path}: its metadata cannot be read: {faults_of(error)}") from error
     if metadata.schema_version > SCHEMA_VERSION:

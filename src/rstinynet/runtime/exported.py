@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +111,6 @@ def parse_metadata(text: str | None, *, origin: str) -> WeightsMetadata:
             "classes and scaling are unknown: export the weights with `rstinynet export`"
         )
     try:
-        return WeightsMetadata.model_validate(json.loads(text))
+        return WeightsMetadata.model_validate_json(text)
     except ValueError as error:
         raise ExportError(f"{origin}: its metadata cannot be read: {faults_of(error)}") from error
