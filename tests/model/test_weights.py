@@ -183,6 +183,18 @@ def test_all_that_metadata_has_wrong_is_named_shortly(file, metadata):
     assert len(str(refused.value)) < len(str(file)) + 250
 
 
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "complex64", "int8", "bool"])
+def test_tensors_of_other_types_are_refused(file, metadata, kind):
+    name = "head.box.0.2.bias"
+    rewrite(
+        file,
+        lambda tensors: tensors.update({name: tensors[name].to(getattr(torch, kind))}),
+        metadata,
+    )
+    with pytest.raises(WeightsError, match=f"'{name}' is {kind}, and weights are float16"):
+        load_weights(file)
+
+
 def test_values_that_are_not_finite_are_refused(file, metadata):
     rewrite(file, lambda tensors: tensors["head.box.0.2.bias"].fill_(float("nan")), metadata)
     with pytest.raises(WeightsError, match="not finite"):

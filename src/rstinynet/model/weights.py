@@ -39,6 +39,7 @@ __all__ = [
     "shipped_path",
 ]
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _EXPORTED = {".onnx": "ONNX", ".xml": "OpenVINO", ".pt2": "torch.export"}
 
 
@@ -123,6 +124,11 @@ def load_weights(path_or_name: Path | str) -> tuple[DetectorModel, WeightsMetada
             raise WeightsError(
                 f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, but "
                 f"{metadata.model} with {len(metadata.names)} classes has {tuple(tensor.shape)}"
+            )
+        elif tensors[name].dtype not in _FLOATS:
+            kind = str(tensors[name].dtype).removeprefix("torch.")
+            raise WeightsError(
+                f"{path}: tensor {name!r} is {kind}, and weights are float16, bfloat16 or float32"
             )
         elif not torch.isfinite(tensors[name]).all():
             raise WeightsError(f"{path}: tensor {name!r} has values that are not finite")
