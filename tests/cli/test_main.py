@@ -68,6 +68,22 @@ def test_names_of_files_are_printed_byte_for_byte() -> None:
     assert done.stdout.splitlines() == [b"\xff.html"]
 
 
+def test_what_the_output_cannot_show_is_escaped() -> None:
+    code = (
+        "import os; from rstinynet.cli import main;"
+        "main.run = lambda arguments: print('é → ' + os.fsdecode(bytes([255]))) or 0;"
+        "main.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [b"\xe9 \\u2192 \xff"]
+
+
 def test_help_imports_no_verb_and_no_torch() -> None:
     code = (
         "import sys; from rstinynet.cli import main; main.run(['--help']);"

@@ -6,6 +6,7 @@ Results go to stdout; messages, progress and errors to stderr.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import io
 import os
@@ -50,6 +51,8 @@ _EXTRAS = {"torch": "torch", "tensorboard": "train", "matplotlib": "train", "onn
 
 INTERRUPTED = 130
 _TRACEBACK = "--traceback"
+_PRINTABLE = "rstinynet.printable"
+"""Name of the handler of errors of stdout."""
 
 
 @runtime_checkable
@@ -64,9 +67,21 @@ class _Refusal(Protocol):
 def main() -> None:
     """Entry point of the console script."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files may be of any bytes; they are printed as they are.
-        sys.stdout.reconfigure(errors="surrogateescape")
+        codecs.register_error(_PRINTABLE, _printable)
+        sys.stdout.reconfigure(errors=_PRINTABLE)
     sys.exit(run(sys.argv[1:]))
+
+
+def _printable(error: UnicodeError) -> tuple[bytes, int]:
+    """What to print for a character that the output's encoding lacks.
+
+    Names of files may be of any bytes, which are printed as they are; another is escaped, since a
+    terminal that cannot show a name is no reason to fail when the work is done.
+    """
+    assert isinstance(error, UnicodeEncodeError)
+    one = error.object[error.start]
+    as_is = 0xDC80 <= ord(one) <= 0xDCFF
+    return one.encode("ascii", "surrogateescape" if as_is else "backslashreplace"), error.start + 1
 
 
 def run(arguments: Sequence[str]) -> int:
