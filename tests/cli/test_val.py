@@ -120,6 +120,19 @@ def test_a_model_is_scored_and_its_predictions_score_the_same(data, weights, tmp
     assert again["per_class"] == report["per_class"]
 
 
+def test_a_class_that_nobody_could_find_is_not_said_to_count(data, weights, tmp_path):
+    content = json.loads((data / "val.json").read_text())
+    content["categories"].append({"id": 9, "name": "airplane"})
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(data / "images")
+    outcome = run("--data", tmp_path, "--model", weights, "--device", "cpu", "--json")
+    assert outcome.exception is None
+    report = json.loads(outcome.stdout)
+    assert report["per_class"]["airplane"]["ap"] is None
+    assert report["settings"]["classes_missing_in_model"] == ["storage-tank", "airplane"]
+    assert "does not know storage-tank: never found" in outcome.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -310,8 +310,11 @@ def _find(
     from rstinynet.evaluate.run import find_objects, fitting
 
     match = match_classes(detector.names, data_names=labelled.names)
-    if match.only_data:
-        missing = ", ".join(match.only_data)
+    # A class of which the data has no object counts in no mean.
+    there = {at for image in labelled.images for at in image.labels[~image.crowd].tolist()}
+    counted = [name for name in match.only_data if labelled.names.index(name) in there]
+    if counted:
+        missing = ", ".join(counted)
         messages.print(f"The model does not know {missing}: never found, they count AP 0.")
     if match.only_model:
         messages.print(f"The data set lacks {', '.join(match.only_model)}: left out.")
