@@ -143,6 +143,7 @@ def test_images_to_calibrate_on_that_are_not_there(tmp_path, capsys):
         (["--imgsz", "1000000000"], "not 1000000000"),
         (["--imgsz", "big"], "whole number"),
         (["--batch", "0"], "--batch must be 1 or more"),
+        (["--batch", ""], "--batch is a whole number"),
         (["--threads", "1,1000000000"], "--threads must be at least 1"),
         (["--seconds", "0"], "--seconds must be over 0"),
     ],

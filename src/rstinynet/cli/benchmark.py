@@ -83,7 +83,7 @@ def benchmark(
 
 def _numbers(name: str, text: str | None) -> tuple[int, ...]:
     try:
-        return tuple(int(one) for one in text.split(",")) if text else ()
+        return tuple(int(one) for one in text.split(",")) if text is not None else ()
     except ValueError:
         raise UsageError(
             f"--{name} is a whole number, or several with commas, not {text!r}"
