@@ -31,8 +31,8 @@ LABELLED = LabelledSet(
 )
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.01])
-def test_a_detector_of_low_scores_is_shown_as_one_of_high_ones(tmp_path, factor):
+@pytest.mark.parametrize(("factor", "shift"), [(1.0, 0.0), (0.01, 0.0), (1.0, -2.0), (1.0, -0.8)])
+def test_a_detector_of_low_scores_is_shown_as_one_of_high_ones(tmp_path, factor, shift):
     entries = [
         ([0, 0, 10, 10], 0.9, 1),
         ([20, 0, 10, 10], 0.8, 1),
@@ -40,10 +40,11 @@ def test_a_detector_of_low_scores_is_shown_as_one_of_high_ones(tmp_path, factor)
         ([40, 40, 40, 40], 0.7, 2),
     ]
     results = [
-        {"image_id": 1, "bbox": box, "score": score * factor, "category_id": id_}
+        {"image_id": 1, "bbox": box, "score": score * factor + shift, "category_id": id_}
         for box, score, id_ in entries
     ]
     path = tmp_path / "results.json"
     path.write_text(json.dumps(results))
     shown = read_chosen(path, LABELLED)[1]
-    np.testing.assert_allclose(np.sort(shown.scores), np.array([0.7, 0.8, 0.9]) * factor, rtol=1e-5)
+    expected = np.array([0.7, 0.8, 0.9]) * factor + shift
+    np.testing.assert_allclose(np.sort(shown.scores), expected, rtol=1e-5, atol=1e-6)

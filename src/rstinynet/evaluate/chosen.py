@@ -41,7 +41,9 @@ def _best(found: Mapping[int, Detections], labelled: LabelledSet) -> npt.NDArray
     top = np.zeros(len(labelled.categories), np.float32)
     for dets in found.values():
         np.maximum.at(top, dets.labels, dets.scores)
-    # A class that scores no higher has all of them: its likely ones are among those.
-    floor = np.where(top > _UNLIKELY, _UNLIKELY, 0)
+    # A class that scores no higher has all of them: its likely ones are among those. Logits, told
+    # by their sign, are likely or not wherever they lie.
+    logits = any((dets.scores < 0).any() for dets in found.values())
+    floor = np.where(top > _UNLIKELY, _UNLIKELY, 0) if not logits else np.full_like(top, -np.inf)
     likely = {at: dets[dets.scores > floor[dets.labels]] for at, dets in found.items()}
     return np.array([point.conf for point in best_thresholds(labelled, likely)])

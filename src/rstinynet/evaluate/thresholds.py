@@ -108,7 +108,7 @@ def _best(score: Float32Array, hit: npt.NDArray[np.bool_], objects: int, slack: 
     f1[:-1][ranked[1:] == ranked[:-1]] = -1.0
     at = int(f1.argmax()) if not slack else int(np.flatnonzero(f1 >= (1 - slack) * f1.max())[-1])
     return Threshold(
-        conf=float(np.nextafter(score[order[at]], np.float32(0))),
+        conf=float(np.nextafter(score[order[at]], np.float32(-np.inf))),
         precision=float(hits[at] / (at + 1)),
         recall=float(hits[at] / objects),
     )
