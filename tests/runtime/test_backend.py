@@ -24,6 +24,11 @@ def test_more_threads_than_processors_are_allowed():
     assert RuntimeOptions(threads=2 * os.cpu_count()).threads == 2 * os.cpu_count()
 
 
+def test_one_provider_is_not_taken_for_its_letters():
+    with pytest.raises(UsageError, match=r"a tuple of names, .* not 'cuda'$"):
+        RuntimeOptions(providers="cuda")
+
+
 @pytest.mark.parametrize("name", ["meta", "meta:0", "hpu", "privateuseone", "cuda:99", "tpu", ""])
 def test_devices_that_compute_nothing_here_are_refused(name):
     with pytest.raises(UsageError, match=f"device '{name}' .*; use 'cpu' or leave it out"):

@@ -76,6 +76,11 @@ class RuntimeOptions:
     def __post_init__(self) -> None:
         as_precision(self.precision)
         check_threads(self.threads)
+        if isinstance(self.providers, str):
+            raise UsageError(
+                "providers must be a tuple of names, the preferred first, such as ('cuda', 'cpu'), "
+                f"not {self.providers!r}"
+            )
         if self.batch is not None and self.batch < 1:
             raise UsageError(f"batch must be at least 1, not {self.batch}")
 
