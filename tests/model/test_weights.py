@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,6 +106,25 @@ def test_an_exported_model_is_called_one(name, kind, tmp_path):
     (tmp_path / name).write_bytes(b"\x08\x09\x12\x09rstinynet" * 9)
     with pytest.raises(WeightsError, match=rf"an exported model \({kind}\).*exported from"):
         load_weights(tmp_path / name)
+
+
+def test_a_name_that_is_not_utf8_is_not_called_damage(file):
+    named = file.rename(file.with_name(os.fsdecode(b"\xff.safetensors")))
+    with pytest.raises(WeightsError, match="by names in UTF-8 only: rename it"):
+        load_weights(named)
+
+
+def test_a_file_that_may_not_be_read_is_called_so(file, monkeypatch):
+    def refused(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    def absent(*arguments, **options):
+        raise FileNotFoundError(f"No such file or directory: {file}")
+
+    monkeypatch.setattr("rstinynet.model.weights.safe_open", absent)
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(WeightsError, match=r"w\.safetensors: cannot be opened: Permission denied$"):
+        load_weights(file)
 
 
 def test_another_shape_is_named(file, metadata):

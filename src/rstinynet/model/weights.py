@@ -173,6 +173,15 @@ def _misread(path: Path, error: Exception) -> str:
             f"an exported model ({exported}), from which weights cannot be had: give the weights "
             "(.safetensors) that it was exported from"
         )
+    try:
+        path.open("rb").close()
+    except OSError as closed:
+        # Which safetensors calls a file that is not there.
+        return f"cannot be opened: {closed.strerror}"
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "safetensors reads files by names in UTF-8 only: rename it, or its folder"
     if isinstance(error, SafetensorError):
         with path.open("rb") as file:
             # The length of the header, then the header, which is JSON.
