@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -83,8 +84,39 @@ def test_refuses_what_is_no_rgb_image(detector: Detector, image: Any) -> None:
         detector.detect(image)
 
 
+def test_refuses_what_is_no_array(detector: Detector) -> None:
+    with pytest.raises(UsageError, match="not list; `predict`"):
+        detector.detect_batch([[[1, 2, 3]]])  # type: ignore[list-item]
+    for source, name in (([[1, 2]], "list"), (None, "NoneType"), (5, "int")):
+        with pytest.raises(UsageError, match=f"a path or an array .* not a {name}"):
+            detector.predict(source)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="this Tensor is no array in memory"):
+        detector.predict(torch.zeros((64, 64, 3), device="meta"))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"\(3, 64, 80\) would be an image of 3 rows and 80 bands"):
+        detector.predict(np.zeros((3, 64, 80), np.uint8))
+    with pytest.raises(UsageError, match=r"mode P .* image\.convert"):
+        detector.predict(PIL.Image.fromarray(np.zeros((64, 80), np.uint8)).convert("P"))
+
+
+def test_what_numpy_can_see_is_an_array(
+    detector: Detector, paint: Callable[..., np.ndarray]
+) -> None:
+    image = paint(64, 80, [(5, 10, 14, 20)])
+    expected = detector.predict(image).detections.boxes
+    assert len(expected)
+    for same in (PIL.Image.fromarray(image), torch.from_numpy(image)):
+        np.testing.assert_array_equal(detector.predict(same).detections.boxes, expected)
+    batch = np.stack([image, image[:, ::-1]])
+    both = detector.detect_batch(batch)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(both[0].boxes, detector.detect(image).boxes)
+
+
 def test_refuses_bad_options(detector: Detector) -> None:
     image = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(UsageError, match="iou must lie"):
+        detector.detect(image, iou=2)
+    with pytest.raises(UsageError, match="max_det must be"):
+        detector.detect(image, max_det=-1)
     with pytest.raises(UsageError, match="conf"):
         detector.detect(image, conf=2)
     with pytest.raises(UsageError, match="one size"):

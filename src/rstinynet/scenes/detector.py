@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -31,6 +32,11 @@ DEFAULT_MODEL = "rs-tinynet-lite"
 """The shipped weights that are used where none are named."""
 PAD_VALUE = 114
 """Grey level of the border that brings an image to a multiple of the largest stride."""
+
+_PILLOW_MODES = ("L", "LA", "RGB", "RGBA", "RGBX", "I", "F", "I;16", "I;16L", "I;16B")
+"""Modes of Pillow's images whose first bands are grey, or red, green and blue."""
+_MOST_BANDS = 16
+"""An array of no more rows and of more bands has its bands first, as rasterio and torch have."""
 
 Image = npt.NDArray[np.uint8]
 
@@ -123,7 +129,9 @@ class Detector:
     ) -> list[Detections]:
         """`detect` for several images of one size, in one forward pass for each view."""
         check_views(tta)
-        if not images:
+        # The options' own checks, for what both have.
+        PredictOptions(conf=conf, iou=iou, max_det=max_det)
+        if not len(images):
             return []
         height, width = _size(images)
         scales = scales_of(self.metadata.scale if scale is None else scale)
@@ -165,6 +173,7 @@ class Detector:
     def predict(self, source: str | Path | npt.NDArray[Any], **options: Any) -> Result:
         """Objects of an image file, a scene of any size or an array (H, W) or (H, W, bands).
 
+        An array may be of any kind that numpy can see as one (Pillow's images, tensors on the CPU).
         What is larger than a tile is read and searched tile by tile in bounded memory. `options`
         are the fields of `rstinynet.scenes.options.PredictOptions`: conf, iou, max_det, tile,
         overlap, scale, tta, bands, classes, sizes and more. Raises DataError for a source that
@@ -175,7 +184,7 @@ class Detector:
         except TypeError as error:
             known = ", ".join(PredictOptions.__dataclass_fields__)
             raise UsageError(f"predict takes the options {known}; {error}") from error
-        return predict(self, source, chosen)
+        return predict(self, _source(source), chosen)
 
     def _seen_all_ways(
         self,
@@ -220,8 +229,6 @@ class Detector:
 
     def _thresholds(self, conf: float | None) -> tuple[float, npt.NDArray[np.float32] | None]:
         if conf is not None:
-            if not 0 <= conf <= 1:
-                raise UsageError(f"conf must lie in [0, 1], not {conf}")
             return conf, None
         own = self.metadata.class_conf
         if own is None:
@@ -237,16 +244,51 @@ def _before_temperature(conf: float, temperature: float) -> float:
 
 
 def _size(images: Sequence[Image]) -> tuple[int, int]:
-    first = images[0].shape
     for image in images:
+        if not isinstance(image, np.ndarray):
+            raise UsageError(
+                f"an image must be a uint8 array (H, W, 3), not {type(image).__name__}; `predict` "
+                "takes other kinds of arrays, and paths"
+            )
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UsageError(
                 f"an image must be a uint8 array (H, W, 3), not {image.dtype} {image.shape}; "
                 "use predict, which scales other types and chooses bands"
             )
-        if image.shape != first:
-            raise UsageError(f"images of one batch must have one size, not {first}, {image.shape}")
-    return first[0], first[1]
+        if image.shape != images[0].shape:
+            raise UsageError(
+                f"images of one batch must have one size, not {images[0].shape}, {image.shape}"
+            )
+    height, width = images[0].shape[:2]
+    return height, width
+
+
+def _source(source: Any) -> str | Path | npt.NDArray[Any]:
+    """A path, or anything else as the array that it can be seen as. UsageError for what is none."""
+    if isinstance(source, str | Path):
+        return source
+    if isinstance(source, os.PathLike):
+        return Path(source)
+    mode = getattr(source, "mode", None)
+    if isinstance(mode, str) and mode not in _PILLOW_MODES:
+        raise UsageError(
+            f"an image of Pillow's mode {mode} holds no levels of grey or of red, green and blue: "
+            "give image.convert('RGB')"
+        )
+    if not hasattr(source, "__array__") and not hasattr(source, "__array_interface__"):
+        raise UsageError(
+            f"a source is a path or an array (H, W) or (H, W, bands), not a {type(source).__name__}"
+        )
+    try:
+        array = np.asarray(source)
+    except (TypeError, ValueError, RuntimeError) as error:  # of tensors that are elsewhere
+        raise UsageError(f"this {type(source).__name__} is no array in memory: {error}") from error
+    if array.ndim == 3 and array.shape[0] <= _MOST_BANDS < array.shape[2]:
+        raise UsageError(
+            f"an array {array.shape} would be an image of {array.shape[0]} rows and "
+            f"{array.shape[2]} bands; bands come last: give np.moveaxis(array, 0, -1)"
+        )
+    return array
 
 
 def _backend(model: Any, device: str | None) -> Backend:
