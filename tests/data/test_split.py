@@ -74,6 +74,8 @@ def test_groups_by_expression_and_prefix(tiles, tmp_path):
     assert by_prefix(5)(image) == "area7"
     with pytest.raises(DataError, match="does not match"):
         by_scene("^zone(.)")(image)
+    with pytest.raises(DataError, match="does not match"):
+        by_scene(r"area7(-nothing)?")(image)
 
 
 def test_georeferenced_tiles_go_by_block(tmp_path):

@@ -45,11 +45,12 @@ def by_scene(pattern: str | None = None) -> Group:
 
     def group(image: LabelledImage) -> str:
         found = expression.search(image.path.stem)
-        if found is None and pattern is not None:
+        scene = None if found is None else found[1]  # None too for a group that takes no part
+        if scene is None and pattern is not None:
             raise DataError(
                 f"{image.path.name}: {pattern!r} does not match; correct the expression"
             )
-        return image.path.stem if found is None else str(found[1])
+        return image.path.stem if scene is None else str(scene)
 
     return group
 
