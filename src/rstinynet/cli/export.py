@@ -35,10 +35,10 @@ def export(
         ),
     ] = False,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 20.")] = 18,
-    half: Annotated[bool, typer.Option("--half", help="Weights in float16.")] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Eight bits, calibrated on --calibrate.")
+    half: Annotated[
+        bool, typer.Option("--half", help="The network in float16; OpenVINO: its weights only.")
     ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Eight bits; needs --calibrate.")] = False,
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -49,12 +49,13 @@ def export(
         bool,
         typer.Option(
             "--accurate",
-            help="INT8 leaves in float what is depthwise or between convolutions, and in "
-            "OpenVINO corrects biases layer by layer.",
+            help="With --int8: depthwise convolutions and what lies between convolutions stay in "
+            "float; in OpenVINO biases are corrected layer by layer.",
         ),
     ] = False,
     keep_float: Annotated[
-        str | None, typer.Option(help="Parts that INT8 leaves in float: backbone,neck,head.")
+        str | None,
+        typer.Option(help="With --int8: parts that stay in float, such as backbone,head."),
     ] = None,
     nms: Annotated[bool, typer.Option("--nms", help="Suppress overlaps inside the graph.")] = False,
     data: Annotated[

@@ -164,7 +164,7 @@ def _root(
         ),
     ] = False,
     traceback: Annotated[
-        bool, typer.Option(_TRACEBACK, help="Show where an error came from (after any verb).")
+        bool, typer.Option(_TRACEBACK, help="Show where an error came from (with any command).")
     ] = False,
 ) -> None:
     """Takes the options before the verb: `_print_version` and `run` act on them."""

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 DEVICE = Annotated[
     str | None,
     typer.Option(
-        help="The runtime's device: cpu, cuda, cuda:1, for OpenVINO also gpu or auto. (default: a "
-        "GPU where there is one; OpenVINO the processor)"
+        help="The runtime's device: cpu, cuda or cuda:1; OpenVINO: cpu, gpu or auto; ONNX Runtime: "
+        "also tensorrt, openvino, coreml or dml. (default: a GPU where there is one; OpenVINO the "
+        "processor)"
     ),
 ]
 THREADS = Annotated[

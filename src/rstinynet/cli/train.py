@@ -51,8 +51,8 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Weights to start from: a file, a packaged folder, hub:owner/name@revision, or "
-            "a shipped model's name."
+            help="Weights to start from: a file (of YOLO11 also Ultralytics' .pt), a packaged "
+            "folder, hub:owner/name@revision, or a shipped model's name."
         ),
     ] = None,
     device: Annotated[
@@ -72,7 +72,9 @@ def train(
         bool, typer.Option("--json", help="Print the final metrics as JSON on stdout.")
     ] = False,
 ) -> None:
-    """Train a model; keep the weights with the best validation AP.
+    """Train a model; keep the weights with the best validation AP, or the number of --best.
+
+    An option that is not given is as the recipe has it; a run prints all settings at its start.
 
     On several GPUs or machines: torchrun --nproc-per-node N -m rstinynet.cli.main train ...
     """

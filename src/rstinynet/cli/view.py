@@ -37,14 +37,15 @@ def view(
     conf: Annotated[
         float | None,
         typer.Option(
-            help="Confidence of a shown detection; default: where F1 of each class is largest."
+            help="Lowest confidence that is shown; default: a model's own, and of a results file "
+            "where F1 of each class is largest."
         ),
     ] = None,
     device: TORCH_DEVICE = None,
 ) -> None:
     """Draw truth and detectors in columns, with hits, misses and false alarms by colour and line.
 
-    A weights file is shown at its own confidences, a results file at each class's best ones.
+    Every --predictions and --model is a column; at least one is needed.
     """
     from dataclasses import replace
 
