@@ -81,7 +81,7 @@ def test_the_table_says_what_the_counts_are(labelled):
     lines = report.in_words(found).splitlines()
     whole = found["all"]
     assert f"{whole['without_candidate']} of {whole['boxes']} training boxes" in lines[0]
-    assert "strides 8, 16, 96 px, 6 images" in lines[0]
+    assert "(strides 8, 16; 6 images at 96 px, without" in lines[0]
     rows = {line.split("all")[0].strip(): line.split()[-4:] for line in lines if " all " in line}
     size = found["sizes"]["very tiny"]
     assert rows["very tiny"][:2] == [str(size["boxes"]), str(size["without_candidate"])]

@@ -117,8 +117,8 @@ def in_words(found: Mapping[str, Any]) -> str:
     lines = [
         f"anchors: {total['without_candidate']} of {total['boxes']} training boxes "
         f"({100 * total['share']:.1f} %) get no candidate and cannot be learned "
-        f"(strides {', '.join(map(str, found['strides']))}, {found['imgsz']} px, "
-        f"{found['images']}{part} images without augmentation)",
+        f"(strides {', '.join(map(str, found['strides']))}; {found['images']}{part} images at "
+        f"{found['imgsz']} px, without augmentation)",
         f"  {'size':<12}{'side, px':>10}{'boxes':>9}{'none':>8}{'none, %':>9}{'candidates':>12}",
     ]
     for name, size in found["sizes"].items():
