@@ -119,7 +119,7 @@ def error_table(report: ErrorReport) -> Table:
     made = _table(
         "Why it errs",
         caption=f"Points of AP50 (now {percent(report.ap)}) that mending would add, in "
-        f"all and, in brackets, of each size. Overlaps of .1 and {report.iou:.2g}. Without false "
+        f"all and, in brackets, of each size. Overlaps of 0.1 and {report.iou:.2g}. Without false "
         f"detections {100 * report.false_gain:+.1f}, without unfound objects "
         f"{100 * report.unfound_gain:+.1f}.",
     )
