@@ -4,10 +4,10 @@
 
 Every image of the split is changed in one way and by one amount, its boxes with it, and the split
 is evaluated anew: grey, 16-bit with a narrow range, scale, haze, blur, rotation (under three kinds
-of turned boxes). Sizes are those of the changed image. `--images N` takes the first N images that
-have objects, for a quick look; the table says how many there were. `--only rotation` makes these
-changes only, whatever kinds of boxes. Below it: how far scores are
-from precision (calibration). table.json has AP by class too.
+of turned boxes). Sizes are those of the changed image. `--images N` takes N of the images that have
+objects, evenly spaced, for a quick look; the table says how many there were. `--only rotation`
+makes these changes only, whatever kinds of boxes. Below it: how far scores are from precision
+(calibration). table.json has AP by class too.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from rstinynet.evaluate.calibration import best_temperature, outcomes, reliabili
 from rstinynet.evaluate.coco import MAX_DET, evaluate
 from rstinynet.evaluate.run import detector_cap
 from rstinynet.scenes.detector import Detector
+from rstinynet.train.validate import spaced_images
 
 LEAST_CONF = 0.001
 SHOWN = ("ap", "ap50", "ap_vt", "ap_t", "ap_s", "ap_m")
@@ -64,13 +65,18 @@ def sixteen_bit(share: float) -> Callable[[Pixels], Pixels]:
 
 
 def resized(factor: float) -> Change:
-    def change(image: Pixels) -> Pixels:
-        height, width = image.shape[:2]
-        size = max(1, round(width * factor)), max(1, round(height * factor))
-        way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        return cv2.resize(image, size, interpolation=way)
+    def sides(width: int, height: int) -> tuple[int, int]:
+        return max(1, round(width * factor)), max(1, round(height * factor))
 
-    return Change("scale", factor, "x", change, lambda boxes, width, height: boxes * factor)
+    def change(image: Pixels) -> Pixels:
+        way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        return cv2.resize(image, sides(*image.shape[1::-1]), interpolation=way)
+
+    def move(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        # Sides are whole pixels, so that x and y are stretched a little more or less than told.
+        return boxes * np.tile(np.array(sides(width, height)) / (width, height), 2)
+
+    return Change("scale", factor, "x", change, move)
 
 
 def haze(amount: float) -> Callable[[Pixels], Pixels]:
@@ -137,6 +143,12 @@ def chosen(kinds: list[str] | None) -> list[Change]:
     return [c for c in every if kinds is None or c.kind.split(",")[0] in {"none", *kinds}]
 
 
+def with_objects(labelled: LabelledSet, count: int | None) -> LabelledSet:
+    """So many of the images that have objects, evenly spaced: the first may be of one class."""
+    some = tuple(image for image in labelled.images if (~image.crowd).any())
+    return spaced_images(replace(labelled, images=some), count)
+
+
 def changed(image: LabelledImage, change: Change, shape: tuple[int, ...]) -> LabelledImage:
     """The image's labels after the change."""
     boxes = change.boxes(image.boxes.astype(np.float64), image.width, image.height)
@@ -193,14 +205,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--model", default="rs-tinynet-lite")
-    parser.add_argument("--images", type=int, help="only the first so many images with objects")
+    parser.add_argument("--images", type=int, help="only so many images with objects")
     parser.add_argument("--only", nargs="+", metavar="KIND", help="changes of these kinds only")
     parser.add_argument("--out", type=Path, help="folder for table.md, table.json, curves.png")
     options = parser.parse_args()
     labelled = open_split(options.data, options.split)
     if options.images is not None:
-        some = [image for image in labelled.images if (~image.crowd).any()][: options.images]
-        labelled = replace(labelled, images=tuple(some))
+        labelled = with_objects(labelled, options.images)
     detector = Detector.load(options.model)
     if tuple(detector.names) != labelled.names:
         raise SystemExit(

@@ -39,9 +39,16 @@ from rstinynet.model.pfdh import ASFF
 from rstinynet.model.presets import build
 from rstinynet.model.weights import load_weights
 from rstinynet.scenes.detector import PAD_VALUE, Detector
+from rstinynet.train.validate import spaced_images
 
 LEAST_CONF = 0.001
 SHOWN = ("ap", "ap50", "ap_vt", "ap_t", "ap_s", "ap_m")
+
+
+def with_objects(labelled: LabelledSet, count: int | None) -> LabelledSet:
+    """So many of the images that have objects, evenly spaced: the first may be of one class."""
+    some = tuple(image for image in labelled.images if (~image.crowd).any())
+    return spaced_images(replace(labelled, images=some), count)
 
 
 class HeldGate(MDCA):
@@ -173,7 +180,7 @@ def main() -> None:
     parser.add_argument("weights", nargs="+", help="weights files, or names of shipped weights")
     parser.add_argument("--data", type=Path, help="needed but for --sizes")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--images", type=int, help="only the first so many images with objects")
+    parser.add_argument("--images", type=int, help="only so many images with objects")
     parser.add_argument("--sizes", action="store_true", help="only how large the weights are")
     options = parser.parse_args()
     if options.sizes:
@@ -182,8 +189,7 @@ def main() -> None:
     if options.data is None:
         parser.error("--data is needed")
     labelled = open_split(options.data, options.split)
-    some = [image for image in labelled.images if (~image.crowd).any()][: options.images]
-    labelled = replace(labelled, images=tuple(some))
+    labelled = with_objects(labelled, options.images)
     inner, outer = [], []
     for given in options.weights:
         model, metadata = load_weights(given)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+
+from rstinynet.data.folder import open_split
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,30 @@ def test_boxes_follow_a_scale(script, factor):
     np.testing.assert_allclose(
         box, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.71, 1.41])
+def test_boxes_follow_sides_that_are_rounded(script, factor):
+    image = np.zeros((33, 801, 3), np.uint8)
+    image[4:20, 780:] = 255
+    change = script.resized(factor)
+    seen = change.pixels(image)[..., 0].astype(float) / 255
+    (box,) = change.boxes(np.array([[780.0, 4.0, 801.0, 20.0]]), 801, 33)
+    assert box[2] == pytest.approx(seen.shape[1])
+    # What is at an edge is as bright as the share of it that is the object's.
+    assert box[3] - box[1] == pytest.approx(seen.max(axis=1).sum(), abs=0.1)
+
+
+def test_a_few_images_are_not_the_first_ones(load_script, script, synthetic):
+    labelled = open_split(synthetic(train=9, val=1, size=64), "train")
+    images = list(labelled.images)
+    crowd = np.ones(len(images[0].crowd), bool)
+    labelled = replace(labelled, images=(replace(images[0], crowd=crowd), *images[1:]))
+    effects = load_script("benchmarks/module_effects.py")
+    for module in (script, effects):
+        few = module.with_objects(labelled, 2)
+        assert [image.id for image in few.images] == [images[1].id, images[5].id]
+        assert len(module.with_objects(labelled, None)) == 8
 
 
 def test_kinds_can_be_chosen(script):
