@@ -45,16 +45,18 @@ class Job:
         self.val: list[dict] = content["val"]
 
 
-def load(image: dict, imgsz: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Pixels (imgsz, imgsz, 3) RGB padded with 114, boxes (N, 4) XYXY on them, and the factor."""
+def load(image: dict, imgsz: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels (imgsz, imgsz, 3) RGB padded with 114, boxes (N, 4) XYXY on them, the factors (4,)."""
     pixels = cv2.imread(image["path"], cv2.IMREAD_COLOR)[..., ::-1]
     factor = imgsz / max(pixels.shape[:2])
     size = (round(pixels.shape[1] * factor), round(pixels.shape[0] * factor))
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     canvas = np.full((imgsz, imgsz, 3), 114, np.uint8)
     canvas[: size[1], : size[0]] = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=way)
-    boxes = np.array(image["boxes"], np.float32).reshape(-1, 4) * factor
-    return canvas, boxes, factor
+    # Sides are whole pixels, so that x and y are stretched a little more or less than `factor`.
+    factors = np.array(size * 2, np.float32) / (pixels.shape[1::-1] * 2)
+    boxes = np.array(image["boxes"], np.float32).reshape(-1, 4) * factors
+    return canvas, boxes.astype(np.float32), factors
 
 
 def batches(job: Job, epoch: int):
@@ -127,10 +129,10 @@ def predict(job: Job, model: torch.nn.Module, detect) -> list[dict]:
     model.eval()
     entries = []
     for image in job.val:
-        pixels, _, factor = load(image, job.imgsz)
+        pixels, _, factors = load(image, job.imgsz)
         tensor = torch.from_numpy(pixels).permute(2, 0, 1).float()[None] / 255
         boxes, scores, labels = detect(tensor.to(job.device))
-        entries += entries_of(job, image, np.asarray(boxes) / factor, np.asarray(scores), labels)
+        entries += entries_of(job, image, np.asarray(boxes) / factors, np.asarray(scores), labels)
     return entries
 
 

@@ -20,13 +20,18 @@ from transformers import (
 
 
 def build(name: str, classes: int, imgsz: int):
-    """The model of this name with the library's default sizes."""
+    """The model of this name with the library's default sizes, all of it to be trained.
+
+    The library holds norms, and DETR's whole backbone, as pretrained weights have them; of random
+    ones they would stay random.
+    """
+    held = {"num_labels": classes, "freeze_backbone_batch_norms": False}
     if name == "rtdetr":
-        return RTDetrForObjectDetection(RTDetrConfig(num_labels=classes))
+        return RTDetrForObjectDetection(RTDetrConfig(**held))
     if name == "dfine":
-        return DFineForObjectDetection(DFineConfig(num_labels=classes))
+        return DFineForObjectDetection(DFineConfig(**held))
     backbone = ResNetConfig(out_features=["stage4"])
-    return DetrForObjectDetection(
+    model = DetrForObjectDetection(
         DetrConfig(
             num_labels=classes,
             use_timm_backbone=False,
@@ -35,6 +40,17 @@ def build(name: str, classes: int, imgsz: int):
             backbone_config=backbone,
         )
     )
+    thaw(model)
+    return model
+
+
+def thaw(model: torch.nn.Module) -> None:
+    """Have all weights trained, and batch norms in the place of frozen ones, in place."""
+    model.requires_grad_(True)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__.endswith("FrozenBatchNorm2d"):
+                setattr(module, name, torch.nn.BatchNorm2d(len(child.weight)))
 
 
 def main() -> None:
@@ -80,4 +96,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

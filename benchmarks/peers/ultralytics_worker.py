@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import common  # first: it lets torchvision be imported
 import cv2
 import numpy as np
@@ -9,6 +11,7 @@ import torchvision
 import ultralytics
 from torchvision.extension import _has_ops
 from ultralytics import YOLO
+from ultralytics.utils import nms
 
 STRIDE = 32
 
@@ -37,12 +40,16 @@ def main() -> None:
         name="run",
         exist_ok=True,
         pretrained=False,
+        # By default for the last ten epochs: in a short run there would be none. As ours.
+        close_mosaic=min(10, job.epochs // 5),
         amp=job.device != "cpu",
         workers=0,
         val=False,
         plots=False,
         verbose=False,
     )
+    # As its own validation and ours: each class of a place counts, not the best one alone.
+    nms.non_max_suppression = functools.partial(nms.non_max_suppression, multi_label=True)
     trained = YOLO(str(job.folder / "run" / "weights" / "last.pt"))
     entries = []
     for image in job.val:
@@ -73,4 +80,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()
