@@ -3,7 +3,7 @@
     rstinynet val --model WEIGHTS --data DIR --save-predictions found.json
     python benchmarks/calibration_halves.py found.json --data DIR
 
-Halves the split's images at random, chooses on one half a temperature, a line of the logits (a
+Halves the split's scenes at random (tiles SCENE_x_y.png stay together), chooses on one half a temperature, a line of the logits (a
 shift and a temperature) or a line for each class, and measures on the other: the expected
 calibration error of all detections, the mean of the classes' weighted by their detections, and the
 negative log-likelihood. Means over the halvings. Classes that an image does not know count
@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rstinynet.data.annotations import LabelledImage, LabelledSet
 from rstinynet.data.folder import open_split
+from rstinynet.data.split import by_scene
 from rstinynet.detections import Detections
 from rstinynet.errors import DataError
 from rstinynet.evaluate.calibration import (
@@ -42,6 +44,18 @@ def detections(stored: CocoDetections) -> Detections:
     corners = stored.boxes_xywh.copy()
     corners[:, 2:] += corners[:, :2]
     return Detections(corners.astype("f4"), stored.scores.astype("f4"), stored.labels)
+
+
+def halves(labelled: LabelledSet, random: np.random.Generator) -> tuple[LabelledSet, LabelledSet]:
+    """The set in two, by scenes: tiles of one are alike, and what suits one suits the next."""
+    scene_of = by_scene()
+    scenes = sorted({scene_of(image) for image in labelled.images})
+    first = {scenes[at] for at in random.permutation(len(scenes))[: len(scenes) // 2]}
+    parts: tuple[list[LabelledImage], list[LabelledImage]] = ([], [])
+    for image in labelled.images:
+        parts[scene_of(image) not in first].append(image)
+    one, other = (replace(labelled, images=tuple(part)) for part in parts)
+    return one, other
 
 
 def mends(parts: Sequence[Outcomes]) -> dict[str, Mend]:
@@ -94,14 +108,7 @@ def main() -> None:
     random = np.random.default_rng(options.seed)
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(options.halvings):
-        order = random.permutation(len(labelled.images))
-        halves = order[: len(order) // 2], order[len(order) // 2 :]
-        chosen, kept = (
-            outcomes_by_class(
-                replace(labelled, images=tuple(labelled.images[at] for at in half)), found
-            )
-            for half in halves
-        )
+        chosen, kept = (outcomes_by_class(half, found) for half in halves(labelled, random))
         for name, mend in mends(chosen).items():
             rows.setdefault(name, []).append(measured(kept, mend))
     print(f"| {options.halvings} halvings of {len(labelled)} images | error | of classes | NLL |")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+
+from rstinynet.data.folder import open_split
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +40,15 @@ def test_a_class_that_is_all_right_gets_the_line_of_all(script):
     np.testing.assert_array_equal(
         made["a line for each class"](1, scores), made["one line"](1, scores)
     )
+
+
+def test_tiles_of_a_scene_stay_in_one_half(script, synthetic):
+    labelled = open_split(synthetic(train=12, val=1, size=64), "train")
+    tiles = tuple(
+        replace(image, path=image.path.with_name(f"town{at // 3}_{64 * (at % 3)}_0.png"))
+        for at, image in enumerate(labelled.images)
+    )
+    parts = script.halves(replace(labelled, images=tiles), np.random.default_rng(0))
+    one, other = ({image.path.name[:5] for image in part.images} for part in parts)
+    assert (len(one), len(other), len(one | other)) == (2, 2, 4)
+    assert sum(len(part) for part in parts) == 12
