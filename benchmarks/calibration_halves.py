@@ -3,11 +3,11 @@
     rstinynet val --model WEIGHTS --data DIR --save-predictions found.json
     python benchmarks/calibration_halves.py found.json --data DIR
 
-Halves the split's scenes at random (tiles SCENE_x_y.png stay together), chooses on one half a temperature, a line of the logits (a
-shift and a temperature) or a line for each class, and measures on the other: the expected
-calibration error of all detections, the mean of the classes' weighted by their detections, and the
-negative log-likelihood. Means over the halvings. Classes that an image does not know count
-neither way.
+Halves the split's scenes at random (tiles SCENE_x_y.png stay together), chooses on one half a
+temperature, a line of the logits (a shift and a temperature) or a line for each class, and measures
+on the other: the expected calibration error of all detections, the mean of the classes' weighted by
+their detections, and the negative log-likelihood. Means over the halvings. Classes that an image
+does not know count neither way.
 """
 
 from __future__ import annotations
