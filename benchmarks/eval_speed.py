@@ -159,7 +159,11 @@ def child(tool: str, folder: Path) -> None:
 
 
 def _peak() -> float:
-    """MiB of memory that this process held at most."""
+    """MiB of memory that this process held at most: getrusage's begins at that of its parent."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
