@@ -14,8 +14,9 @@ With --native, nothing is shrunk: ours trains on crops of native resolution, pee
 same side (--tiles, made by `rstinynet data tile`) for as many epochs as come nearest to as many
 images, and whole images are searched at native resolution.
 
-Not alike, and said in the table: augmentation and optimiser are each detector's own; peers know no
-partial labels, so that to them an unknown class is background.
+Not alike, and said in the table: augmentation and optimiser are each detector's own (but the last
+epochs, without mosaics, are a fifth at most for Ultralytics too); peers know no partial labels, so
+that to them an unknown class is background.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +68,8 @@ def describe(train: LabelledSet, val: LabelledSet, out: Path) -> Path:
         "category_ids": [category.id for category in train.categories],
     }
     yolo = out / "described" / "yolo"
+    # A folder is trained on whole, with what other data left in it, and from a cache of its labels.
+    shutil.rmtree(yolo, ignore_errors=True)
     for split, labelled in (("train", train), ("val", val)):
         content[split] = []
         for image in labelled.images:
@@ -88,8 +92,7 @@ def describe(train: LabelledSet, val: LabelledSet, out: Path) -> Path:
             write_bytes(yolo / "labels" / split / f"{image.id}.txt", "".join(lines).encode())
             link = yolo / "images" / split / f"{image.id}{image.path.suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.exists():
-                link.symlink_to(image.path.resolve())
+            link.symlink_to(image.path.resolve())
     # JSON is YAML, and so needs no other writer.
     folders = {"path": str(yolo.resolve()), "train": "images/train", "val": "images/val"}
     write_json(yolo / "data.yaml", folders | {"names": list(train.names)})

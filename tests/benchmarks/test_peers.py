@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,19 @@ def test_workers_are_told_the_images_and_boxes(peers, data, tmp_path):
     for one, other in zip(train.images, again.images, strict=True):
         assert abs(one.boxes - other.boxes).max() < 1e-3
         assert one.labels.tolist() == other.labels.tolist()
+
+
+def test_nothing_of_other_data_is_left_among_what_peers_train_on(peers, data, tmp_path):
+    train, val = open_split(data, "train"), open_split(data, "val")
+    peers.describe(train, val, tmp_path)
+    yolo = tmp_path / "described" / "yolo"
+    (yolo / "labels" / "train.cache").write_bytes(b"the labels before")
+    last = replace(train.images[1], path=train.images[0].path)
+    peers.describe(replace(train, images=(last,)), val, tmp_path)
+    [link] = (yolo / "images" / "train").iterdir()
+    assert link.resolve() == train.images[0].path.resolve()
+    assert [path.name for path in (yolo / "labels" / "train").iterdir()] == [f"{last.id}.txt"]
+    assert not (yolo / "labels" / "train.cache").exists()
 
 
 def run(peers, monkeypatch, *arguments):
