@@ -74,22 +74,26 @@ def add_objects(coco: dict[str, Any], objects: list[list[Any]], path: Path) -> i
     Raises SystemExit where an image or class is not there, or a box not in its image.
     """
     ids = {category["name"]: category["id"] for category in coco["categories"]}
-    images = {image["id"]: image for image in coco["images"]}
-    last = max((annotation["id"] for annotation in coco["annotations"]), default=0)
-    for number, (image_id, name, x, y, width, height, crowd) in enumerate(objects, last + 1):
-        image = images.get(image_id)
-        if image is None or name not in ids:
+    images: dict[int, list[dict[str, Any]]] = {}
+    for image in coco["images"]:
+        # Copies that --times made show what their originals show.
+        images.setdefault(image.get("copy_of", image["id"]), []).append(image)
+    number = max((annotation["id"] for annotation in coco["annotations"]), default=0)
+    for image_id, name, x, y, width, height, crowd in objects:
+        if image_id not in images or name not in ids:
             raise SystemExit(f"{path}: no image {image_id} or no class {name!r}")
-        right, bottom = x + width, y + height
-        inside = x >= 0 and y >= 0 and right <= image["width"] and bottom <= image["height"]
-        if not inside or width <= 0 or height <= 0:
-            raise SystemExit(f"{path}: {[x, y, width, height]} is not in image {image_id}")
-        coco["annotations"].append(
-            {"id": number, "image_id": image_id, "category_id": ids[name], "iscrowd": crowd}
-            | {"bbox": [x, y, width, height], "area": width * height}
-        )
-        known = image.get("neg_category_ids", ())
-        image["neg_category_ids"] = [known_id for known_id in known if known_id != ids[name]]
+        for image in images[image_id]:
+            right, bottom = x + width, y + height
+            inside = x >= 0 and y >= 0 and right <= image["width"] and bottom <= image["height"]
+            if not inside or width <= 0 or height <= 0:
+                raise SystemExit(f"{path}: {[x, y, width, height]} is not in image {image_id}")
+            number += 1
+            coco["annotations"].append(
+                {"id": number, "image_id": image["id"], "category_id": ids[name]}
+                | {"iscrowd": crowd, "bbox": [x, y, width, height], "area": width * height}
+            )
+            known = image.get("neg_category_ids", ())
+            image["neg_category_ids"] = [known_id for known_id in known if known_id != ids[name]]
     return len(objects)
 
 

@@ -161,6 +161,18 @@ def test_copies_are_excepted_as_their_originals_are(script, data, monkeypatch):
     assert known == [image["neg_category_ids"] for image in images_of(out)]
 
 
+def test_copies_get_objects_as_their_originals_do(script, data, monkeypatch):
+    marks = [[2, "vehicle", 5, 5, 4, 4, 0]]
+    out = run(script, monkeypatch, data, {"train": []}, objects=marks, more=["--times", "2"])
+    ships = [[2, "ship", 20, 20, 6, 3, 0]]
+    again = run(script, monkeypatch, out, {"train": [STREET]}, out="again", objects=ships)
+    two = [image for image in open_split(again, "train").images if image.id in (2, 4)]
+    assert [image.labels.tolist() for image in two] == [[1, 0], [1, 0]]
+    assert [image["neg_category_ids"] for image in images_of(again)][1::2] == [[], []]
+    annotations = json.loads((again / "train.json").read_text())["annotations"]
+    assert len({each["id"] for each in annotations}) == len(annotations)
+
+
 def images_of(folder):
     return json.loads((folder / "train.json").read_text())["images"]
 
