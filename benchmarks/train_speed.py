@@ -11,9 +11,10 @@ which ours reads the images, is not counted.
 
 What still differs: on a CPU with instructions for bfloat16 our trainer uses them, so it has a row
 in float32 too; Ultralytics has mixed precision on GPUs only. Ultralytics prepares batches in
-processes, ours in threads; theirs resizes, moves, scales, mirrors and changes colours, ours cuts
-windows, scales and turns (recipe `paper`), with colours changed likewise. `--threads 0` leaves each
-its own number of torch threads, which Ultralytics lowers to the number of processors less one.
+processes (on a CPU in the one that trains, whatever the workers), ours in threads; theirs resizes,
+moves, scales, mirrors and changes colours, ours cuts windows, scales and turns (recipe `paper`),
+with colours changed likewise. `--threads 0` leaves each its own number of torch threads, which
+Ultralytics lowers to the number of processors less one.
 
 Shown are medians, and ratios of which more than 1 is better than the first row's. On a busy machine
 images a second say little, and processor seconds an image (of a trainer and its workers) more.
