@@ -52,36 +52,30 @@ def test_every_verb_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> N
     assert f"rstinynet {name}" in capsys.readouterr().out
 
 
-def test_names_of_files_are_printed_byte_for_byte() -> None:
+@pytest.mark.parametrize(
+    ("encoding", "text", "shown"),
+    [
+        # Names of files may be of any bytes.
+        ("utf-8:strict", "os.fsdecode(bytes([255]) + b'.html')", b"\xff.html"),
+        ("latin-1", "'\u00e9 \u2192 ' + os.fsdecode(bytes([255]))", b"\xe9 \\u2192 \xff"),
+    ],
+)
+def test_bytes_of_names_are_printed_and_what_the_output_cannot_show_is_escaped(
+    encoding: str, text: str, shown: bytes
+) -> None:
     code = (
         "import os; from rstinynet.cli import main;"
-        "main.run = lambda arguments: print(os.fsdecode(bytes([255]) + b'.html')) or 0;"
+        f"main.run = lambda arguments: print({text}) or 0;"
         "main.main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        env=os.environ | {"PYTHONIOENCODING": encoding},
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [b"\xff.html"]
-
-
-def test_what_the_output_cannot_show_is_escaped() -> None:
-    code = (
-        "import os; from rstinynet.cli import main;"
-        "main.run = lambda arguments: print('é → ' + os.fsdecode(bytes([255]))) or 0;"
-        "main.main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [b"\xe9 \\u2192 \xff"]
+    assert done.stdout.splitlines() == [shown]
 
 
 def test_help_imports_no_verb_and_no_torch() -> None:
