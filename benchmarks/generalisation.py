@@ -32,7 +32,7 @@ from rstinynet.evaluate.calibration import best_temperature, outcomes, reliabili
 from rstinynet.evaluate.coco import MAX_DET, evaluate
 from rstinynet.evaluate.run import detector_cap
 from rstinynet.scenes.detector import Detector
-from rstinynet.train.validate import spaced_images
+from rstinynet.train.validate import with_objects
 
 LEAST_CONF = 0.001
 SHOWN = ("ap", "ap50", "ap_vt", "ap_t", "ap_s", "ap_m")
@@ -141,12 +141,6 @@ def chosen(kinds: list[str] | None) -> list[Change]:
     if wrong := set(kinds or ()) - known:
         raise SystemExit(f"--only knows {', '.join(sorted(known))}, not {', '.join(sorted(wrong))}")
     return [c for c in every if kinds is None or c.kind.split(",")[0] in {"none", *kinds}]
-
-
-def with_objects(labelled: LabelledSet, count: int | None) -> LabelledSet:
-    """So many of the images that have objects, evenly spaced: the first may be of one class."""
-    some = tuple(image for image in labelled.images if (~image.crowd).any())
-    return spaced_images(replace(labelled, images=some), count)
 
 
 def changed(image: LabelledImage, change: Change, shape: tuple[int, ...]) -> LabelledImage:

@@ -18,7 +18,6 @@ import copy
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +38,10 @@ from rstinynet.model.pfdh import ASFF
 from rstinynet.model.presets import build
 from rstinynet.model.weights import load_weights
 from rstinynet.scenes.detector import PAD_VALUE, Detector
-from rstinynet.train.validate import spaced_images
+from rstinynet.train.validate import with_objects
 
 LEAST_CONF = 0.001
 SHOWN = ("ap", "ap50", "ap_vt", "ap_t", "ap_s", "ap_m")
-
-
-def with_objects(labelled: LabelledSet, count: int | None) -> LabelledSet:
-    """So many of the images that have objects, evenly spaced: the first may be of one class."""
-    some = tuple(image for image in labelled.images if (~image.crowd).any())
-    return spaced_images(replace(labelled, images=some), count)
 
 
 class HeldGate(MDCA):

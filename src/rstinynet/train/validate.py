@@ -74,6 +74,12 @@ def spaced_images(labelled: LabelledSet, images: int | None) -> LabelledSet:
     )
 
 
+def with_objects(labelled: LabelledSet, count: int | None) -> LabelledSet:
+    """So many of the images that have objects, as `spaced_images`; all of these for None."""
+    some = tuple(image for image in labelled.images if (~image.crowd).any())
+    return spaced_images(replace(labelled, images=some), count)
+
+
 def images_at_once(
     labelled: LabelledSet, *, pixels: int, scale: float = 1.0, fit: int | None = None
 ) -> int:
