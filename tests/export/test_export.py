@@ -299,6 +299,9 @@ def test_exported_models_run_without_torch(exported, tmp_path, without_torch):
     ("options", "message"),
     [
         (["--opset", "99"], "opset must be"),
+        (["--opset", "0"], "opset must be"),
+        (["--opset", "20", "--format", "torch-export"], "leave out --opset"),
+        (["--split", "test"], "give --data too"),
         (["--imgsz", "100"], "96 is near"),
         (["--imgsz", "1000000000"], "8192 is near"),
         (["--int8", "--calibrate", ".", "--keep-float", "tail"], "no part 'tail'"),

@@ -210,6 +210,7 @@ def test_numbers_by_class_are_measured_on_data(weights, tmp_path):
     ("options", "code", "said"),
     [
         (["--repo", "nobody"], 2, "owner/name"),
+        (["--split", "test"], 2, "give --data too"),
         (["--notice", "no-such.txt"], 2, "no-such.txt"),
         (["--licence", " "], 2, "name a licence"),
         (["--imgsz", "100"], 2, "multiple of"),

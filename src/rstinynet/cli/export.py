@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rstinynet.cli.options import SPLIT, WEIGHTS
+from rstinynet.cli.options import MEASURED_SPLIT, WEIGHTS, measured_split
 from rstinynet.cli.shown import listed
 
 
@@ -34,7 +34,9 @@ def export(
             help="Any height and width, multiples of 32; --imgsz then is the side of tiles.",
         ),
     ] = False,
-    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 20.")] = 18,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX operator set, 18 to 20. (default: 18)")
+    ] = None,
     half: Annotated[
         bool, typer.Option("--half", help="The network in float16; OpenVINO: its weights only.")
     ] = False,
@@ -61,7 +63,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Labelled data: measure AP before and after.")
     ] = None,
-    split: SPLIT = "val",
+    split: MEASURED_SPLIT = None,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
     """Export weights to a file of another runtime, and check that it gives what they give.
@@ -97,7 +99,9 @@ def export(
         keep_float=tuple(listed(keep_float) or ()),
         nms=nms,
     )
-    report = export_model(weights, out, settings=settings, data=data, split=split)
+    report = export_model(
+        weights, out, settings=settings, data=data, split=measured_split(data, split)
+    )
     if json:
         print(json_text.dumps(report))
         return

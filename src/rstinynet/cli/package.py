@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rstinynet.cli.options import SPLIT, WEIGHTS
+from rstinynet.cli.options import MEASURED_SPLIT, WEIGHTS, measured_split
 
 
 def package(
@@ -33,7 +33,7 @@ def package(
     data: Annotated[
         Path | None, typer.Option(help="Labelled data: numbers by class for the card, and a check.")
     ] = None,
-    split: SPLIT = "val",
+    split: MEASURED_SPLIT = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a package that stands there.")
     ] = False,
@@ -59,7 +59,9 @@ def package(
     settings = PackageSettings(
         licence=licence, notice=notice, notes=notes, repo=repo, imgsz=imgsz, overwrite=overwrite
     )
-    report = package_model(weights, out, settings=settings, data=data, split=split)
+    report = package_model(
+        weights, out, settings=settings, data=data, split=measured_split(data, split)
+    )
     messages = Console(stderr=True, highlight=False, markup=False)
     if not report["licence_stated"]:
         messages.print(

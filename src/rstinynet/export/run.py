@@ -45,7 +45,8 @@ class ExportSettings:
     """Side of the input; None: of the weights' tiles as the model sees them."""
     dynamic: bool = False
     """Any height and width; `imgsz` is then what scenes are cut to."""
-    opset: int = onnx_file.DEFAULT_OPSET
+    opset: int | None = None
+    """ONNX operator set; None: `onnx_file.DEFAULT_OPSET`."""
     half: bool = False
     calibrate: Path | None = None
     """A folder of images, or labelled data (its train split); INT8 where it is given."""
@@ -64,6 +65,11 @@ class ExportSettings:
             raise UsageError(
                 "the format torch-export is float32 without NMS: leave out --half, --int8 and "
                 "--nms, or give --format onnx"
+            )
+        if self.format == "torch-export" and self.opset is not None:
+            raise UsageError(
+                "the format torch-export has no ONNX operators: leave out --opset, or give "
+                "--format onnx"
             )
         if self.format == "torch-export" and self.dynamic:
             raise UsageError(
@@ -87,6 +93,11 @@ class ExportSettings:
             )
         if self.nms and self.calibrate is not None:
             raise UsageError("NMS inside the graph is for float models: leave out one of the two")
+
+    @property
+    def operators(self) -> int:
+        """The ONNX operator set to build with."""
+        return onnx_file.DEFAULT_OPSET if self.opset is None else self.opset
 
     @property
     def precision(self) -> check.Precision:
@@ -174,7 +185,7 @@ def _write(
         model,
         metadata,
         imgsz=side,
-        opset=settings.opset,
+        opset=settings.operators,
         half=settings.half and settings.format != "openvino",
         nms=settings.nms,
         dynamic=settings.dynamic,
@@ -205,7 +216,7 @@ def _checked(
         "format": settings.format,
         "model": metadata.model,
         "imgsz": side,
-        "opset": None if settings.format == "torch-export" else settings.opset,
+        "opset": None if settings.format == "torch-export" else settings.operators,
         "precision": settings.precision,
         "nms": settings.nms,
         "dynamic": settings.dynamic,
