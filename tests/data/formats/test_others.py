@@ -290,6 +290,32 @@ def test_voc_takes_images_only_their_own_size_and_one_spelling_of_a_class(labell
     assert [image.width for image in back.images] == [64, 200, 64]
 
 
+def test_voc_lists_names_with_blanks(labelled, tmp_path):
+    images = []
+    for name, image in zip(["a b", "a", "a 1"], labelled.images, strict=True):
+        path = image.path.with_name(f"{name}.png")
+        path.write_bytes(image.path.read_bytes())
+        images.append(replace(image, path=path))
+    out = tmp_path / "out"
+    _, back = write_and_read("voc", replace(labelled, images=tuple(images)), out)
+    for before, after in zip(images, back.images, strict=True):
+        assert after.path.name == before.path.name
+        np.testing.assert_allclose(after.boxes, before.boxes, atol=1e-4)
+    with pytest.raises(DataError, match="both have images named a 1"):
+        write_voc(replace(labelled, images=(images[2],)), out, split="val")
+    listed = out / "ImageSets" / "Main" / "train.txt"
+    listed.write_text("a b  1\na -1\na 1\n", encoding="utf-8-sig")
+    names = [image.path.stem for image in read_voc_folder(out, "train").images]
+    assert names == ["a b", "a", "a 1"]
+
+
+def test_voc_refuses_classes_that_it_would_take_for_one(labelled, tmp_path):
+    names = (Category(1, "Ship"), Category(2, "ship"))
+    with pytest.raises(DataError, match="rename or merge Ship, ship"):
+        write_voc(replace(labelled, categories=names), tmp_path)
+    assert not list(tmp_path.glob("*/*.xml"))
+
+
 @pytest.mark.parametrize("kind", ["voc", "dota"])
 def test_a_class_without_an_object_is_said_lost(kind, labelled, tmp_path):
     more = replace(labelled, categories=(*labelled.categories, Category(3, "wharf")))

@@ -8,7 +8,9 @@ references are refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Container, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -30,6 +32,8 @@ from rstinynet.data.formats.common import (
 from rstinynet.errors import DataError
 
 Object = tuple[str, tuple[float, float, float, float], bool]
+FLAG = re.compile(r"\s+-?[01]$")
+"""What the lists of one class have behind a name: whether the image shows it."""
 
 
 def read_voc(
@@ -90,7 +94,7 @@ def read_voc_folder(root: Path | str, split: str) -> LabelledSet:
         for path in sorted((root / "JPEGImages").glob("*.*"))
         if path.suffix.lower() in IMAGE_SUFFIXES
     }
-    listed = read_list(root / "ImageSets" / "Main" / f"{split}.txt")
+    listed = read_list(root / "ImageSets" / "Main" / f"{split}.txt", images=images)
     missing = [name for name in listed if name not in images]
     if missing:
         raise DataError(
@@ -111,17 +115,20 @@ def _names(parsed: Sequence[Sequence[Object]]) -> list[str]:
     return sorted(spelled.values())
 
 
-def read_list(path: Path) -> list[str]:
+def read_list(path: Path, *, images: Container[str] = ()) -> list[str]:
     """The image names in a VOC list, without what stands behind them (as -1 or 1).
+
+    A line that is the name of one of `images` is taken whole: names may have blanks, and end in 1.
 
     Raises:
         DataError: the list is missing, or a name leads out of its folder.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"list of images cannot be read: {path}: {error}") from error
-    names = [line.split()[0] for line in lines if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [line if line in images else FLAG.sub("", line) for line in lines]
     for name in names:
         if "/" in name or "\\" in name or name.startswith("."):
             raise DataError(f"{path}: '{name}' is not the plain name of an image")
@@ -193,14 +200,25 @@ def write_voc(
     With `labels` all but the images is written under that folder instead.
 
     Crowd regions are written as difficult objects, which the reader gives back as regions.
+
+    Raises:
+        DataError: another split there has images of the same names, or names of classes differ in
+            case alone, which readers of VOC do not tell apart.
     """
     folder = Path(folder)
+    spelled = Counter(name.lower() for name in labelled.names)
+    alike = [name for name in labelled.names if spelled[name.lower()] > 1]
+    if alike:
+        raise DataError(
+            f"VOC's classes are told without regard to case; rename or merge {', '.join(alike)}"
+        )
     labels = folder if labels is None else labels
     lists = labels / "ImageSets" / "Main"
     placed = place_images(labelled, folder / "JPEGImages", link=link)
-    mine = {image.path.stem.casefold() for image in placed.images}
+    stems = {image.path.stem for image in placed.images}
+    mine = {stem.casefold() for stem in stems}
     for other in sorted(lists.glob("*.txt")):
-        both = sorted(mine & {name.casefold() for name in read_list(other)})
+        both = sorted(mine & {name.casefold() for name in read_list(other, images=stems)})
         if other.stem != split and both:
             raise DataError(
                 f"{folder / 'Annotations'}: '{split}' and '{other.stem}' both have images named "
