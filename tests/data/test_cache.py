@@ -121,6 +121,13 @@ def test_the_bound_holds_and_others_entries_make_room(paths, tmp_path, decoded):
     assert len(decoded) == 5
 
 
+def test_a_name_of_any_bytes_is_kept_on_disk(paths, tmp_path, decoded):
+    named = paths[0].rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    for _ in range(2):
+        assert DiskCache(tmp_path / "cache", 1 << 20).read(named).shape == (24, 32, 3)
+    assert decoded == [named]
+
+
 def test_a_full_disk_is_warned_of_once_and_training_goes_on(paths, tmp_path, monkeypatch, caplog):
     def full(self, content):
         raise OSError(errno.ENOSPC, "No space left on device")

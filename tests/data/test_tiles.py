@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,9 @@ from rstinynet.cli.data import data as cli
 from rstinynet.data.annotations import Category, LabelledSet
 from rstinynet.data.convert import write_as
 from rstinynet.data.folder import open_split
-from rstinynet.data.formats.common import labelled_image
+from rstinynet.data.formats.common import image_size, labelled_image
 from rstinynet.data.image import PAD, read_rgb
+from rstinynet.data.overlap import footprint
 from rstinynet.data.tiles import TileSettings, cut, starts
 from rstinynet.errors import DataError, UsageError
 from rstinynet.model.weights import Scaling
@@ -256,3 +258,15 @@ def test_labels_of_another_size_are_refused(tmp_path):
     wrong = replace(labelled, images=(replace(labelled.images[0], width=40, height=32),))
     with pytest.raises(DataError, match="is 80 x 64 pixels, but its labels say 40 x 32"):
         cut(wrong, tmp_path / "tiles")
+
+
+def test_scenes_whose_names_gdal_cannot_open_are_named(tmp_path):
+    labelled = make_set(tmp_path, np.zeros((1, 64, 80), np.uint8), [(5, 5, 20, 20)])
+    path = labelled.images[0].path
+    moved = path.rename(tmp_path / os.fsdecode(b"caf\xe9.tif"))
+    other = replace(labelled, images=(replace(labelled.images[0], path=moved),))
+    with pytest.raises(DataError, match="in UTF-8 only"):
+        cut(other, tmp_path / "tiles")
+    with pytest.raises(DataError, match="in UTF-8 only"):
+        image_size(moved)
+    assert footprint(moved) is None

@@ -96,7 +96,7 @@ class DiskCache:
 
     def read(self, path: Path) -> RgbArray:
         """The image at `path`, read-only (H, W, 3) uint8 RGB; raises DataError as `read_rgb`."""
-        name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:40] + ".rgb"
+        name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:40] + ".rgb"
         try:
             status = path.stat()
         except OSError:

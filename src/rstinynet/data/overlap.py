@@ -87,7 +87,7 @@ def footprint(path: Path) -> Any | None:
                 lon, lat = Transformer.from_crs(
                     CRS.from_wkt(raster.crs.to_wkt()), 4326, always_xy=True
                 ).transform(t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f)
-    except (RasterioError, ProjError):
+    except (RasterioError, ProjError, UnicodeError):  # of names too, which GDAL opens in UTF-8 only
         return None
     if not np.isfinite([lon, lat]).all():
         return None

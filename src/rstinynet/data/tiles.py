@@ -24,7 +24,7 @@ from rasterio.windows import Window
 from rstinynet import files
 from rstinynet.boxes import area
 from rstinynet.data.annotations import LabelledImage, LabelledSet
-from rstinynet.data.formats.common import georeference
+from rstinynet.data.formats.common import NOT_UTF8, georeference
 from rstinynet.data.image import (
     PAD,
     Mask,
@@ -139,6 +139,8 @@ def _cut_scene(
                 bands = colour_bands(scene)
                 limits = _limits(scene, bands)
                 return _tiles(image, scene, folder, settings, quota, bands=bands, limits=limits)
+    except UnicodeError as error:
+        raise DataError(f"{image.path}: {NOT_UTF8}") from error
     except RasterioError as error:
         raise DataError(f"{image.path}: cannot be read: {error}; copy it again") from error
 

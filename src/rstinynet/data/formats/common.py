@@ -26,6 +26,7 @@ from rstinynet.data.image import TIFF_HEADS, read_rgb
 from rstinynet.detections import Float32Array
 from rstinynet.errors import DataError
 
+NOT_UTF8 = "GDAL opens names in UTF-8 only, which this one is not; rename the file"
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
 
@@ -80,6 +81,8 @@ def georeference(path: Path) -> Georeference:
             with rasterio.open(path) as raster:
                 crs = None if raster.crs is None else CRS.from_wkt(raster.crs.to_wkt())
                 return Georeference(raster.width, raster.height, raster.transform, crs)
+    except UnicodeError as error:
+        raise DataError(f"{path}: {NOT_UTF8}") from error
     except RasterioError as error:
         raise DataError(f"not a readable image: {path}: {error}") from error
 
