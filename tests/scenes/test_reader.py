@@ -212,6 +212,31 @@ def test_bands_are_chosen_by_colour_or_by_number(write_tiff: Writer, tmp_path: P
             pixels(path, bands=wrong)
 
 
+def test_bands_of_a_mosaic_may_be_of_different_types(write_tiff: Writer, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    levels = rng.integers(300, 3000, (40, 40, 3), dtype=np.uint16)
+    kinds = rng.integers(0, 11, (40, 40, 1), dtype=np.uint8)
+    write_tiff(tmp_path / "levels.tif", levels)
+    write_tiff(tmp_path / "kinds.tif", kinds)
+    bands = [("Byte", "kinds", 1), *(("UInt16", "levels", band) for band in (1, 2, 3))]
+    mosaic = tmp_path / "a.vrt"
+    mosaic.write_text(
+        '<VRTDataset rasterXSize="40" rasterYSize="40">'
+        + "".join(
+            f'<VRTRasterBand dataType="{dtype}" band="{at}"><SimpleSource><SourceFilename '
+            f'relativeToVRT="1">{name}.tif</SourceFilename><SourceBand>{band}</SourceBand>'
+            "</SimpleSource></VRTRasterBand>"
+            for at, (dtype, name, band) in enumerate(bands, 1)
+        )
+        + "</VRTDataset>"
+    )
+    np.testing.assert_array_equal(pixels(mosaic, bands=[2, 3, 4]), pixels(levels))
+    np.testing.assert_array_equal(pixels(mosaic, bands=[1])[..., :1], kinds)
+    # Of the first three, which no type but the second holds together.
+    both = np.concatenate([kinds.astype(np.uint16), levels[..., :2]], axis=2)
+    np.testing.assert_array_equal(pixels(mosaic), pixels(both))
+
+
 def test_alpha_is_a_mask(tmp_path: Path) -> None:
     array = np.full((16, 16, 4), 200, np.uint8)
     array[:8, :, 3] = 0

@@ -34,7 +34,7 @@ def of_source(source: Source, files: Sequence[str]) -> dict[str, Any]:
     return {
         "name": source.name,
         "size": [source.width, source.height, source.count],
-        "dtype": str(source.dtype),
+        "dtype": ", ".join(dict.fromkeys(map(str, source.dtypes))),
         "crs": None if source.crs is None else source.crs.to_wkt(),
         "geotransform": None if source.transform is None else list(source.transform.to_gdal()),
         "bands": list(source.stated),

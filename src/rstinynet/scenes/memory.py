@@ -102,7 +102,7 @@ def plan(
     blank = np.zeros((height, width, 3), np.uint8)
     detector.detect_batch([blank] * batch, scale=scale)
     base = peak_bytes()
-    tile_bytes = height * width * (len(scene.bands) * (2 * scene.source.dtype.itemsize + 5) + 5)
+    tile_bytes = height * width * (len(scene.bands) * (2 * scene.dtype.itemsize + 5) + 5)
     least = base + _LEAST_CACHE + (batch + readers + 1) * tile_bytes + _WRITING
     if limit < least:
         raise UsageError(

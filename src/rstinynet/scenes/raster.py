@@ -1,4 +1,4 @@
-"""Where pixels come from: files through GDAL (rasterio), and arrays.
+"""Where pixels come from: files through GDAL (rasterio); `rstinynet.scenes.array` has arrays.
 
 GDAL reads JPEG, PNG, GeoTIFF and VRT alike, also over the network and out of archives (`/vsi...`
 paths), and holds only the blocks that a window needs.
@@ -6,7 +6,6 @@ paths), and holds only the blocks that a window needs.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import threading
@@ -22,11 +21,10 @@ from affine import Affine
 from pyproj import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
-from rasterio.warp import reproject
 from rasterio.windows import Window as RasterWindow
 
 from rstinynet.data.image import colour_bands, depths, palette, with_data
-from rstinynet.errors import DataError, UsageError
+from rstinynet.errors import DataError
 from rstinynet.scenes import georef
 from rstinynet.scenes.windows import Window
 
@@ -34,8 +32,6 @@ CACHE_BYTES = 64 * 2**20
 """What GDAL's block cache holds where that spares no decoding twice."""
 STRIPED_CACHE_BYTES = 256 * 2**20
 """Most that it holds of a file in strips, of which a tile needs whole rows."""
-_PLANE = "EPSG:3857"
-"""For arrays, of which only pixels are resampled."""
 _DATASET = re.compile(r"[A-Z][A-Z0-9_]+:.")
 """How names of datasets in a file begin; a Windows drive has one letter."""
 _SAMPLE_SIDE = 1024
@@ -57,7 +53,8 @@ class Source(Protocol):
     width: int
     height: int
     count: int
-    dtype: np.dtype[Any]
+    dtypes: tuple[np.dtype[Any], ...]
+    """Of each band: a VRT's may differ."""
     depths: tuple[int, ...]
     """Bits that the values of each band use, if they are integers."""
     crs: CRS | None
@@ -106,14 +103,15 @@ class RasterSource:
                 "line or nowhere; give the right one with `gdal_edit.py -a_ullr`, or take it away "
                 "with `gdal_edit.py -unsetgt`"
             )
-        self._stored = self.count
         self._palette = palette(file)
         if self._palette is not None:
             self.count = 3
         self.depths = depths(file) if self._palette is None else (8, 8, 8)
-        stored = "uint8" if self._palette is not None else file.dtypes[0]
         # numpy has no complex integers; real or not is all that matters here.
-        self.dtype = np.dtype("complex64" if stored == "complex_int16" else stored)
+        plain = (name.replace("complex_int16", "complex64") for name in file.dtypes)
+        stored: tuple[np.dtype[Any], ...] = tuple(map(np.dtype, plain))
+        self._pixel_bytes = sum(kind.itemsize for kind in stored)
+        self.dtypes = stored if self._palette is None else (np.dtype(np.uint8),) * 3
         self.stated = tuple(
             f"{kind.name}, nodata {nodata}"
             for kind, nodata in zip(file.colorinterp, file.nodatavals, strict=True)
@@ -148,7 +146,7 @@ class RasterSource:
     def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
         """Values that stand for the scene: decimated, or spread blocks where that is dear."""
         if self.width * self.height <= _WHOLE or self._file.overviews(1):
-            height, width = _decimated(self.height, self.width)
+            height, width = decimated(self.height, self.width)
             return self._read(bands, size=(height, width))
         side_y, side_x, rows, columns = min(256, self.height), min(256, self.width), 8, 8
         values, valid = [], []
@@ -172,7 +170,7 @@ class RasterSource:
         """Block cache that spares decoding twice, for windows of `rows` rows."""
         if not self._in_strips():
             return CACHE_BYTES
-        needed = 2 * rows * self.width * self._stored * self.dtype.itemsize
+        needed = 2 * rows * self.width * self._pixel_bytes
         return int(max(min(needed, STRIPED_CACHE_BYTES), 16 * 2**20))
 
     def close(self) -> None:
@@ -198,10 +196,20 @@ class RasterSource:
     ) -> tuple[Sampled, Mask | None]:
         wanted = [1] if self._palette is not None else list(bands)
         how = resampling if self._palette is None else Resampling.nearest
-        shape = None if size is None else (len(wanted), *size)
+        alike = len({self.dtypes[band - 1] for band in wanted}) == 1
         try:
             file = self._handle()
-            values = file.read(wanted, window=window, out_shape=shape, resampling=how)
+            # rasterio reads bands of different types one by one only.
+            parts = [
+                file.read(
+                    some,
+                    window=window,
+                    out_shape=None if size is None else (len(some), *size),
+                    resampling=how,
+                )
+                for some in ([wanted] if alike else [[band] for band in wanted])
+            ]
+            values = parts[0] if alike else np.concatenate(parts)
             mask = with_data(file, wanted, window=window, size=size)
         except (RasterioError, RasterioIOError, MemoryError) as error:
             place = "" if window is None else f" at x {window.col_off:.0f}, y {window.row_off:.0f}"
@@ -218,7 +226,7 @@ class RasterSource:
 
     def _striped(self) -> tuple[str, ...]:
         """A note where every tile makes GDAL decode whole rows again and again."""
-        row_bytes = 1024 * self.width * self._stored * self.dtype.itemsize
+        row_bytes = 1024 * self.width * self._pixel_bytes
         if self._in_strips() and row_bytes > STRIPED_CACHE_BYTES:
             return (
                 f"{self.name} is stored in strips, which makes reading tiles slow; "
@@ -248,78 +256,6 @@ class RasterSource:
             f"{self.name} holds {len(more)} pictures, of which the first is searched; each can be "
             f"named, as {more[1]}",
         )
-
-
-class ArraySource:
-    """An array in memory, (H, W) or (H, W, bands)."""
-
-    def __init__(self, array: npt.NDArray[Any], name: str = "array") -> None:
-        if array.ndim not in (2, 3) or not array.size:
-            raise UsageError(f"an image array must be (H, W) or (H, W, bands), not {array.shape}")
-        self._array = array if array.ndim == 3 else array[..., None]
-        self.name = self.address = name
-        self.height, self.width, self.count = self._array.shape
-        self.dtype = array.dtype
-        self.depths = (8 * array.dtype.itemsize,) * self.count
-        self.crs: CRS | None = None
-        self.transform: Affine | None = None
-        self.stated: tuple[str, ...] = ()
-        self.notes: tuple[str, ...] = ()
-
-    def default_bands(self) -> tuple[int, ...]:
-        return (1, 2, 3) if self.count >= 3 else (1,)
-
-    def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
-        part = self._array[window.y : window.y + window.height, window.x : window.x + window.width]
-        return part[..., [band - 1 for band in bands]].transpose(2, 0, 1), None
-
-    def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
-        height, width = _decimated(self.height, self.width)
-        return self.overview(bands, width, height), None
-
-    def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled:
-        rows = (np.arange(height) + 0.5) * self.height / height
-        columns = (np.arange(width) + 0.5) * self.width / width
-        picked = self._array[rows.astype(int)[:, None], columns.astype(int)[None]]
-        return np.asarray(picked[..., [band - 1 for band in bands]].transpose(2, 0, 1))
-
-    def resampled(
-        self, box: Box, size: tuple[int, int], bands: Sequence[int]
-    ) -> tuple[Sampled, Mask | None]:
-        """The part `box` (XYXY, pixels, not whole ones) as (C, h, w).
-
-        Averaged where that is coarser, interpolated where it is finer, with the pixels around the
-        part as neighbours.
-        """
-        x0, y0, x1, y1 = box
-        across, down = (x1 - x0) / size[1], (y1 - y0) / size[0]
-        left, top = max(0, math.floor(x0 - across) - 1), max(0, math.floor(y0 - down) - 1)
-        right, bottom = math.ceil(x1 + across) + 1, math.ceil(y1 + down) + 1
-        # What GDAL warps: floats of 32 and 64 bits in the machine's byte order.
-        whole = self.dtype.kind in "uib"
-        warped = np.float64 if whole or self.dtype.itemsize > 4 else np.float32
-        part = self._array[top:bottom, left:right, [band - 1 for band in bands]]
-        source = np.ascontiguousarray(part.transpose(2, 0, 1), warped)
-        values = np.zeros((len(bands), *size), source.dtype)
-        reproject(
-            source,
-            values,
-            src_transform=Affine.translation(left, top),
-            dst_transform=Affine.translation(x0, y0) @ Affine.scale(across, down),
-            src_crs=_PLANE,
-            dst_crs=_PLANE,
-            resampling=Resampling.average if max(across, down) > 1 else Resampling.bilinear,
-        )
-        return (np.rint(values) if whole else values).astype(self.dtype), None
-
-    def files(self) -> tuple[str, ...]:
-        return ()
-
-    def cache_bytes(self, rows: int) -> int:
-        return CACHE_BYTES
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 def is_dataset_name(text: str) -> bool:
@@ -380,7 +316,8 @@ def _lacks_its_end(path: Path) -> bool:
         return b"IEND" not in file.read()
 
 
-def _decimated(height: int, width: int) -> tuple[int, int]:
+def decimated(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a sample of a scene of this size."""
     factor = max(1.0, max(height, width) / _SAMPLE_SIDE)
     return max(1, round(height / factor)), max(1, round(width / factor))
 

@@ -22,9 +22,9 @@ from rstinynet.detections import Detections, Float32Array
 from rstinynet.errors import DataError, UsageError
 from rstinynet.model.metadata import Scaling
 from rstinynet.scenes import georef
+from rstinynet.scenes.array import ArraySource
 from rstinynet.scenes.raster import (
     CACHE_BYTES,
-    ArraySource,
     Mask,
     RasterSource,
     Sampled,
@@ -112,9 +112,12 @@ class Scene:
         self.source: Source = (
             ArraySource(source) if isinstance(source, np.ndarray) else RasterSource(source)
         )
-        if self.source.dtype.kind not in "uifb":
+        self.bands = self._checked(bands)
+        self.dtype = np.result_type(*(self.source.dtypes[band - 1] for band in self.bands))
+        """One that holds the values of all bands that are read."""
+        if self.dtype.kind not in "uifb":
             raise DataError(
-                f"{self.source.name}: pixels of type {self.source.dtype} are not supported; "
+                f"{self.source.name}: pixels of type {self.dtype} are not supported; "
                 "convert to an integer or real type"
             )
         self.full_size = (self.source.width, self.source.height)
@@ -123,7 +126,6 @@ class Scene:
         """Metres a pixel of a source that does not say its own."""
         self.width, self.height = self._size(gsd)
         self._fill = fill
-        self.bands = self._checked(bands)
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             self.limits = self._limits(scaling or Scaling(), stretch_bytes)
 
@@ -233,7 +235,7 @@ class Scene:
 
         Values of fewer bits than their type has, as the file says, are spread over 0 to 255.
         """
-        dtype, count = self.source.dtype, len(self.bands)
+        dtype, count = self.dtype, len(self.bands)
         most = np.array([2.0 ** self.source.depths[band - 1] - 1 for band in self.bands])
         if dtype == np.uint8 and not stretch_bytes:
             if (most == 255).all():
