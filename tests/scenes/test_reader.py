@@ -183,6 +183,23 @@ def test_nodata_is_grey_unused_by_percentiles_and_marked(
     assert (tile.image[:, :40] == FILL).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_least_number_of_a_type_is_nodata_like_any(
+    write_tiff: Writer, tmp_path: Path, dtype: type
+) -> None:
+    least = float(np.finfo(dtype).min)
+    array = gradient(dtype, 0, 1)
+    array[:, :8] = least
+    with Scene(write_tiff(tmp_path / "a.tif", array, nodata=least)) as scene:
+        tile = scene.read(whole(64, 64))
+        shown = scene.overview(32, 32)
+    assert tile.valid is not None
+    assert not tile.valid[:, :8].any()
+    assert tile.valid[:, 8:].all()
+    assert (tile.image[:, 8:].min(), tile.image[:, 8:].max()) == (0, 255)
+    assert not shown[:, :4].any()
+
+
 def test_nan_is_nodata() -> None:
     array = np.full((8, 8), 5.0, np.float32)
     array[0] = np.nan

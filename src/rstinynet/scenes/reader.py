@@ -210,7 +210,9 @@ class Scene:
             scaled = values.astype(np.uint8, copy=False)
         else:
             low, high = (limit[:, None, None] for limit in self.limits)
-            stretched = (values.astype(np.float32) - low) * (255 / (high - low))
+            # What has no data may be the least number that the type holds.
+            with np.errstate(over="ignore"):
+                stretched = (values.astype(np.float32) - low) * (255 / (high - low))
             scaled = np.clip(np.nan_to_num(stretched, nan=0.0) + 0.5, 0, 255).astype(np.uint8)
         # Twice as fast as transposing, and the most of what reading costs beside decoding.
         return np.asarray(
@@ -256,7 +258,8 @@ class Scene:
 
     def _percentiles(self, scaling: Scaling) -> tuple[Sampled, Sampled]:
         values, valid = self.source.sample(self.bands)
-        flat = values.reshape(len(values), -1).astype(np.float32)
+        with np.errstate(over="ignore"):
+            flat = values.reshape(len(values), -1).astype(np.float32)
         known = np.isfinite(flat).all(axis=0)
         if valid is not None:
             known &= valid.reshape(-1)
