@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 TORCHVISION = {
@@ -40,8 +41,9 @@ class Net(torch.nn.Conv2d):
 
 class YOLO:
     def __init__(self, name):
+        print(name)
         self.model = Net()
-    def train(self, project, **options):
+    def train(self, project=".", **options):
         Path(project, "asked.json").write_text(json.dumps(options))
     def predict(self, pixels, **options):
         found = nms.non_max_suppression(options["conf"], options["iou"])
@@ -132,6 +134,25 @@ def test_ultralytics_has_mosaics_in_a_short_run_and_is_scored_on_every_class(pyt
         (4, [2, 2, 7, 7]),
         (6, [2, 2, 7, 7]),
     ]
+
+
+@pytest.mark.parametrize(("epoch", "goes_on"), [(2, True), (7, False), (-1, False)])
+def test_ultralytics_goes_on_where_it_was_stopped(python, job, monkeypatch, epoch, goes_on):
+    folder = job(8)
+    monkeypatch.chdir(folder)
+    last = folder / "run" / "weights" / "last.pt"
+    last.parent.mkdir(parents=True)
+    torch.save({"epoch": epoch}, last)
+    # Resumed once before, after its second epoch.
+    (folder / "run" / "results.csv").write_text("epoch,time\n1,600\n2,1200\n3,540\n")
+    said = python(ULTRALYTICS | TORCHVISION, PEERS / "ultralytics_worker.py", folder)
+    asked = folder / "asked.json"
+    assert asked.exists() == goes_on
+    if goes_on:
+        assert json.loads(asked.read_text()) == {"resume": True}
+        assert said.startswith(str(last))
+    minutes = json.loads((folder / "peer.json").read_text())["minutes"]
+    assert 29 <= minutes < 31
 
 
 def test_nothing_of_transformers_models_is_held_at_random_weights(python):
