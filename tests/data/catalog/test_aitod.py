@@ -93,6 +93,24 @@ def test_version_2_has_its_own_boxes_and_is_never_mixed_in(parts, tmp_path):
         prepare_aitod(parts, tmp_path / "out", version="v1", expected=EXPECTED)
 
 
+def test_tiles_of_one_folder_have_one_order_of_channels(parts, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    whole = xview.cut_tiles
+
+    def interrupted(*values, **options):
+        whole(*values, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(aitod, "cut_tiles", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_aitod(parts, out, expected=EXPECTED)
+    monkeypatch.setattr(aitod, "cut_tiles", whole)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="channels as 'toolkit', not 'rgb'"):
+            prepare_aitod(parts, out, expected=EXPECTED, channels="rgb")
+        prepare_aitod(parts, out, expected=EXPECTED)
+
+
 def test_all_that_is_missing_is_named_at_once_and_nothing_looks_whole(parts, tmp_path):
     (parts / "xview" / "train_images" / "5.tif").unlink()
     (parts / "aitod" / "images" / "test" / "P9.png").unlink()

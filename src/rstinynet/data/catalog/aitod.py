@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from rstinynet import files
 from rstinynet.data.catalog.prepared import (
+    RECORD,
     Counts,
     Prepared,
     Progress,
@@ -73,6 +75,9 @@ EXPECTED: dict[str, dict[str, Counts]] = {
 
 V2_BOXES = 752_754
 
+MARK = "images/.channels"
+"""Where the order of the channels of tiles is kept while there may be some."""
+
 WHERE = """Where it is to be had:
   annotations and AI-TOD_wo_xview images: links on https://github.com/jwwangchn/AI-TOD (v1) and
     https://chasel-tsui.github.io/AI-TOD-v2/ (v2, same images)
@@ -123,7 +128,8 @@ def prepare_aitod(
     every image is there and whole.
 
     Raises:
-        UsageError: the folder of parts is not there, or `out` holds the other version.
+        UsageError: the folder of parts is not there, or `out` holds the other version, or tiles
+            with other `channels`.
         DataError: something is missing, damaged, or differs from the published counts.
     """
     parts, out = Path(parts), Path(out)
@@ -133,6 +139,7 @@ def prepare_aitod(
     if not parts.is_dir():
         raise UsageError(f"folder of parts not found: {parts}; give the folder of your downloads")
     require_same_version(out, title)
+    _require_same_channels(out, channels)
     held = _Parts(parts, out)
     contents, sources, lacking = _annotations(held, version)
     wanted = EXPECTED[version] if expected is None else expected
@@ -296,6 +303,9 @@ def _place_images(
             lacking[kind].add(each)
     if not allow_missing:
         refuse_missing("AI-TOD", {kind: sorted(names) for kind, names in lacking.items()}, WHERE)
+    if cuts:
+        # Before the first tile: a cut that is interrupted must not go on with other channels.
+        files.write_bytes(out / MARK, channels.encode())
     for done, (source, target) in enumerate(copies):
         progress("images", done, len(copies))
         place_file(source, target, link=True)
@@ -303,6 +313,21 @@ def _place_images(
         progress("xView scenes", done, len(cuts))
         cut_tiles(scene, starts, out / "images" / folder, channels=channels)
     return missing
+
+
+def _require_same_channels(out: Path, channels: Channels) -> None:
+    """Tiles that are there are kept, so with other channels they would not be what is asked for."""
+    there: str = channels
+    if (out / MARK).is_file():
+        there = (out / MARK).read_text()
+    elif (out / RECORD).is_file():  # of earlier versions
+        there = json.loads((out / RECORD).read_bytes()).get("channels", channels)
+    images = (out / "images").glob("*/*.png")
+    if there != channels and any(TILE_NAME.match(path.name) for path in images):
+        raise UsageError(
+            f"{out} holds tiles with channels as '{there}', not '{channels}', and tiles that are "
+            "there are kept: give another --out"
+        )
 
 
 def _on_tile(box_xywh: list[float]) -> bool:
