@@ -15,7 +15,8 @@ from rstinynet.scenes import density, features, georef, zones
 from rstinynet.scenes.density import Grid, Hexagons, projected
 from rstinynet.scenes.features import Header
 from rstinynet.scenes.places import Places
-from rstinynet.scenes.reader import Scene, check_place
+from rstinynet.scenes.raster import RasterSource
+from rstinynet.scenes.reader import check_place
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.sources import Source
 from rstinynet.scenes.survey import Bounds, moved
@@ -102,9 +103,9 @@ class Counting:
         """
         if self._crs is None:
             return
-        with Scene(source) as scene:
-            opened = scene.source
-            crs = opened.crs
+        opened = RasterSource(source)
+        opened.close()
+        crs = opened.crs
         if crs is None:
             raise UsageError(f"{source} has no coordinate system, which counting needs")
         needed = {

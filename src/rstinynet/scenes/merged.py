@@ -13,7 +13,8 @@ from rstinynet.errors import UsageError
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.scenes import georef, writers
 from rstinynet.scenes.features import Header
-from rstinynet.scenes.reader import Scene, check_place
+from rstinynet.scenes.raster import RasterSource
+from rstinynet.scenes.reader import check_place
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.sources import Source
 
@@ -38,19 +39,20 @@ class Merged:
         writers.refuse_source(str(source), self.path)
         if self.crs is None:
             return
-        with Scene(source) as scene:
-            if scene.source.crs is None:
-                raise UsageError(
-                    f"{source} has no coordinate system, which {self.path.name} needs, since other "
-                    "scenes have one: search it apart"
-                )
-            if not georef.leads(scene.source.crs, self.crs):
-                raise UsageError(
-                    f"no way leads from the coordinate system of {source} to that of "
-                    f"{self.path.name} ({self.crs.name}): search it apart"
-                )
-            if scene.source.crs != self.crs:
-                check_place(scene.source)
+        scene = RasterSource(source)
+        scene.close()
+        if scene.crs is None:
+            raise UsageError(
+                f"{source} has no coordinate system, which {self.path.name} needs, since other "
+                "scenes have one: search it apart"
+            )
+        if not georef.leads(scene.crs, self.crs):
+            raise UsageError(
+                f"no way leads from the coordinate system of {source} to that of "
+                f"{self.path.name} ({self.crs.name}): search it apart"
+            )
+        if scene.crs != self.crs:
+            check_place(scene)
 
     def add(self, result: Result, *, image_id: int = 1) -> None:
         """Take a scene's objects; the attribute `source` tells which are its own."""

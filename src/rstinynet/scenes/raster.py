@@ -144,7 +144,10 @@ class RasterSource:
         )
 
     def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
-        """Values that stand for the scene: decimated, or spread blocks where that is dear."""
+        """Values that stand for the scene: decimated, or spread blocks where that is dear.
+
+        Where the blocks together have less data than one of them, decimated all the same.
+        """
         if self.width * self.height <= _WHOLE or self._file.overviews(1):
             height, width = decimated(self.height, self.width)
             return self._read(bands, size=(height, width))
@@ -156,7 +159,11 @@ class RasterSource:
                 values.append(block.reshape(len(bands), -1))
                 whole = np.ones(side_x * side_y, bool)
                 valid.append(whole if known is None else known.reshape(-1))
-        return np.concatenate(values, axis=1)[:, None], np.concatenate(valid)[None]
+        every, known = np.concatenate(values, axis=1), np.concatenate(valid)
+        if (known & np.isfinite(every).all(axis=0)).sum() < side_x * side_y:
+            # Between the blocks, where a little of a large scene has data, there is more.
+            return self._read(bands, size=decimated(self.height, self.width))
+        return every[:, None], known[None]
 
     def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled:
         """The whole scene at another size, (C, height, width)."""

@@ -26,6 +26,7 @@ from pyproj import CRS
 from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
 from rstinynet.files import replacing, replacing_set, write_bytes
+from rstinynet.model.metadata import Scaling
 from rstinynet.scenes import features, georef, qgis
 from rstinynet.scenes.features import Header
 from rstinynet.scenes.reader import Scene
@@ -162,7 +163,8 @@ def check_scene(
     UsageError too where `write` would replace a GeoPackage with layers of the user's. `kinds` None:
     those that suit the scene.
     """
-    with Scene(path, bands=bands) as scene:
+    # Scaled by its type, since values to scale by take reading.
+    with Scene(path, bands=bands, scaling=Scaling(kind="dtype")) as scene:
         suits_gpkg = scene.source.transform is not None
         for kind in kinds or ():
             if kind != "png":
