@@ -15,6 +15,7 @@ from rstinynet.errors import UsageError
 from rstinynet.scenes.detector import Detector
 from rstinynet.scenes.merge import SeamMerger
 from rstinynet.scenes.raster import RasterSource
+from rstinynet.scenes.stream import FULL
 from rstinynet.scenes.windows import Window, rows
 
 
@@ -197,3 +198,15 @@ def test_a_tile_that_holds_as_many_objects_as_are_kept_is_noted(
     assert len(few.boxes) == len(scattered) - 1
     (note,) = few.notes
     assert f"tiles with {len(scattered) - 1}, the most that are kept of one: 1;" in note
+
+
+def test_objects_of_other_classes_take_no_places_of_those_asked_for(
+    detector: Detector, paint: Callable[..., np.ndarray], scattered: list[tuple[int, ...]]
+) -> None:
+    image = paint(400, 500, scattered)
+    cars = len(scattered) // 2
+    found = detector.predict(image, tile=512, overlap=64, max_det=cars + 1, classes=["car"])
+    assert (found.counts(), found.notes) == ({"car": cars}, ())
+    best = detector.predict(image, tile=512, overlap=64, max_det=9, classes=["car"])
+    np.testing.assert_array_equal(best.boxes.xyxy, found.boxes.xyxy[:9])
+    assert best.notes == (FULL.format(9, 1),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -303,12 +304,14 @@ class Search:
         """What each tile holds, in its own pixels."""
         useful = [tile for tile in tiles if not tile.empty]
         options, results = self.options, list[Detections]()
+        # Objects of other classes must not take the places of those asked for.
+        most = options.max_det if self.wanted is None else sys.maxsize
         for start in range(0, len(useful), self.batch):
             results += self.detector.detect_batch(
                 [tile.image for tile in useful[start : start + self.batch]],
                 conf=options.conf,
                 iou=options.iou,
-                max_det=options.max_det,
+                max_det=most,
                 scale=options.scale,
                 tta=options.tta,
             )
@@ -320,7 +323,7 @@ class Search:
                 continue
             found = next(in_turn)
             if self.wanted is not None:
-                found = found[np.isin(found.labels, self.wanted)]
+                found = found[np.isin(found.labels, self.wanted)][: options.max_det]
             parts.append(found[tile.on_data(found.boxes)])
         return parts
 
