@@ -198,6 +198,21 @@ def test_an_interrupted_cut_goes_on(tmp_path):
         cut(labelled, tmp_path / "tiles", settings=TileSettings(tile=48, overlap=0))
 
 
+def test_tiles_of_a_scene_that_was_replaced_are_cut_anew(tmp_path):
+    settings = TileSettings(tile=64, overlap=0)
+    pixels = np.full((3, 64, 64), 9, np.uint8)
+    pixels[:, :, 40:] = 0
+    labelled = make_set(tmp_path, pixels, [(1, 1, 9, 9)], nodata=0)
+    (tile,) = cut(labelled, tmp_path / "tiles", settings=settings).images
+    before = tile.path.stat().st_mtime_ns
+    cut(labelled, tmp_path / "tiles", settings=settings)
+    assert tile.path.stat().st_mtime_ns == before
+    for other, nodata in ((pixels + 1, 1), (pixels + 1, 10), (pixels, None)):
+        labelled = make_set(tmp_path, other, [(1, 1, 9, 9)], nodata=nodata)
+        cut(labelled, tmp_path / "tiles", settings=settings)
+        np.testing.assert_array_equal(read_rgb(tile.path), read_rgb(labelled.images[0].path))
+
+
 def test_bad_settings_are_refused():
     for wrong in ({"tile": 8}, {"overlap": 900}, {"min_visibility": 1.5}, {"empty_share": -1}):
         with pytest.raises(UsageError, match="not"):

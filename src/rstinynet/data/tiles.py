@@ -24,7 +24,7 @@ from rasterio.windows import Window
 from rstinynet import files
 from rstinynet.boxes import area
 from rstinynet.data.annotations import LabelledImage, LabelledSet
-from rstinynet.data.formats.common import NOT_UTF8, georeference
+from rstinynet.data.formats.common import NOT_UTF8
 from rstinynet.data.image import (
     PAD,
     Mask,
@@ -79,7 +79,7 @@ def cut(
     """The set cut into tiles, GeoTIFFs named SCENE__left_top.tif in `folder`, 8-bit.
 
     Other dtypes are stretched by percentiles of the whole scene, as prediction does. A tile that
-    is there already is kept, so that an interrupted cut goes on.
+    is there already is kept where it shows the same, so that an interrupted cut goes on.
 
     Raises:
         DataError: a scene cannot be read, or two scenes have one name.
@@ -165,11 +165,11 @@ def _tiles(
             if empty and not quota.next():
                 continue
             target = folder / f"{image.path.stem}__{left}_{top}.tif"
-            if not _is_there(target, across, down):
-                window = Window(left, top, across, down)
-                pixels, valid = _shown(scene, window, bands=bands, limits=limits)
-                if valid is not None and not valid.any():
-                    continue  # nothing but nodata
+            window = Window(left, top, across, down)
+            pixels, valid = _shown(scene, window, bands=bands, limits=limits)
+            if valid is not None and not valid.any():
+                continue  # nothing but nodata
+            if not _is_there(scene, window, target, pixels=pixels, valid=valid):
                 _write(scene, window, target, pixels=pixels, valid=valid)
             if empty:
                 quota.took()
@@ -177,19 +177,36 @@ def _tiles(
     return made
 
 
-def _is_there(target: Path, across: int, down: int) -> bool:
+def _is_there(
+    scene: DatasetReader,
+    window: Window,
+    target: Path,
+    *,
+    pixels: npt.NDArray[np.uint8],
+    valid: Mask | None,
+) -> bool:
+    """Whether a tile is written already: the scene may be another one now, of the same name."""
     if not target.is_file():
         return False
     try:
-        there = georeference(target)
-    except DataError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(target) as tile:
+                down, across, count = pixels.shape
+                if (tile.width, tile.height) != (across, down):
+                    raise DataError(
+                        f"{target}: is there with {tile.width} x {tile.height} pixels, not "
+                        f"{across} x {down}; cut other sizes into a folder of their own"
+                    )
+                if (tile.count, tile.crs) != (count, scene.crs):
+                    return False
+                if scene.crs is not None and tile.transform != _place(scene, window):
+                    return False
+                shown = np.ones((down, across), np.bool_) if valid is None else valid
+                same = np.array_equal(np.moveaxis(tile.read(), 0, 2), pixels)
+                return same and np.array_equal(tile.dataset_mask() > 0, shown)
+    except RasterioError:
         return False  # damaged: cut again
-    if (there.width, there.height) != (across, down):
-        raise DataError(
-            f"{target}: is there with {there.width} x {there.height} pixels, not "
-            f"{across} x {down}; cut other sizes into a folder of their own"
-        )
-    return True
 
 
 def _labels(
@@ -263,9 +280,7 @@ def _write(
     }
     if scene.crs is not None:
         profile["crs"] = scene.crs
-        t, left, top = scene.transform, window.col_off, window.row_off
-        x, y = t.a * left + t.b * top + t.c, t.d * left + t.e * top + t.f
-        profile["transform"] = Affine(t.a, t.b, x, t.d, t.e, y)
+        profile["transform"] = _place(scene, window)
     with (
         files.replacing(target) as beside,
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
@@ -274,3 +289,10 @@ def _write(
         tile.write(np.moveaxis(pixels, 2, 0))
         if valid is not None:
             tile.write_mask(valid)
+
+
+def _place(scene: DatasetReader, window: Window) -> Affine:
+    """From a window's pixels to the scene's CRS."""
+    t, left, top = scene.transform, window.col_off, window.row_off
+    x, y = t.a * left + t.b * top + t.c, t.d * left + t.e * top + t.f
+    return Affine(t.a, t.b, x, t.d, t.e, y)
