@@ -117,6 +117,15 @@ def test_one_merged_file_in_the_scenes_own_system(
     assert run(arguments) == 0
 
 
+def test_files_of_one_name_are_told_apart_in_a_merged_file(two: Path, tmp_path: Path) -> None:
+    scene(two / "more" / "a.tif", east=666000)
+    merged = tmp_path / "all.gpkg"
+    named = ["predict", str(two), str(two / "more"), "--out", str(tmp_path / "out")]
+    assert run([*named, "--merged", str(merged)]) == 0
+    found = ["b.tif", "in/a.tif", "in/a.tif", "more/a.tif"]
+    assert sorted(read(merged)[2]["source"]) == found
+
+
 def test_scenes_of_two_systems_meet_in_longitude_and_latitude(two: Path, tmp_path: Path) -> None:
     scene(two / "c.tif", epsg=32612, east=300000)
     merged = tmp_path / "all.parquet"

@@ -143,6 +143,15 @@ def test_a_file_whose_name_looks_like_a_glob_is_taken_as_it_is(tmp_path: Path) -
     assert sources.listing([path]).scenes == [path]
 
 
+def test_labels_have_as_much_of_the_path_as_tells_scenes_apart() -> None:
+    given = [
+        "/d/x/a.tif", "/d/y/a.tif", "/e/y/a.tif", "c.tif", "/vsicurl/https://h/c.png?s=1"
+    ]  # fmt: skip
+    assert sources.labels(given) == ["x/a.tif", "d/y/a.tif", "e/y/a.tif", "c.tif", "c.png"]
+    assert sources.labels(["a.tif", Path("x/a.tif")]) == ["a.tif", "x/a.tif"]
+    assert sources.labels([]) == []
+
+
 def test_names_differ_where_stems_do_not() -> None:
     paths = ["x/a.tif", "x/a.png", "y/a.tif", "x/b.tif", "z/B.tif", "x/c.tif"]
     found = sources.names([Path(path) for path in paths])

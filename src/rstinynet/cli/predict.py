@@ -248,7 +248,9 @@ def predict(
             warnings.simplefilter("always")
             whole = stack.enter_context(merging.create(merged, seen.crs, detector.metadata))
         progress = stack.enter_context(progress_bar(console))
-        for image_id, (path, name) in enumerate(zip(listing.scenes, names, strict=True), 1):
+        labels = sources.labels(listing.scenes)
+        each = zip(listing.scenes, names, labels, strict=True)
+        for image_id, (path, name, label) in enumerate(each, 1):
             task = progress.add_task(escape(name), total=None)
 
             def advance(done: int, total: int, task: Any = task) -> None:
@@ -257,6 +259,7 @@ def predict(
             output = Output(
                 folder=out,
                 name=name,
+                label=label,
                 formats=formats,
                 image_id=image_id,
                 resume=resume,

@@ -29,6 +29,8 @@ class Output:
     folder: Path
     name: str
     """What the files' names begin with."""
+    label: str | None = None
+    """What the merged file calls the source; None: its file's name."""
     formats: list[str] | None = None
     """None: what suits the source."""
     image_id: int = 1
@@ -85,7 +87,7 @@ def search(
                 output.folder, formats=output.formats, name=output.name, image_id=output.image_id
             )
             if output.merged is not None:
-                output.merged.add(result, image_id=output.image_id)
+                output.merged.add(result, image_id=output.image_id, label=output.label)
         if output.counting is not None:
             output.counting.add_result(result)
         if output.finished is None:

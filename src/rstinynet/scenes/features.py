@@ -37,6 +37,8 @@ class Header:
     """Metres a pixel, as given for a scene that does not say them."""
     image_id: int = 1
     """In the COCO results."""
+    label: str | None = None
+    """What the attribute `source` says; None: the name of the scene's file."""
 
     @property
     def ground_crs(self) -> CRS | None:
@@ -53,6 +55,7 @@ def columns(found: Detections, header: Header, *, first_id: int = 1) -> Columns:
     n = len(found)
     width, height = georef.sizes_m(found.boxes, header.transform, header.crs, header.source_gsd)
     names = np.array(header.class_names, dtype=object)
+    label = PurePath(header.source).name if header.label is None else header.label
     pixels = found.boxes.astype(np.float64)
     return {
         "det_id": np.arange(first_id, first_id + n, dtype=np.int64),
@@ -65,7 +68,7 @@ def columns(found: Detections, header: Header, *, first_id: int = 1) -> Columns:
         "px_ymax": pixels[:, 3],
         "width_m": width.round(4),
         "height_m": height.round(4),
-        "source": np.full(n, PurePath(header.source).name, dtype=object),
+        "source": np.full(n, label, dtype=object),
     }
 
 

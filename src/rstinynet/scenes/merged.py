@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from affine import Affine
@@ -54,10 +55,13 @@ class Merged:
         if scene.crs != self.crs:
             check_place(scene)
 
-    def add(self, result: Result, *, image_id: int = 1) -> None:
-        """Take a scene's objects; the attribute `source` tells which are its own."""
+    def add(self, result: Result, *, image_id: int = 1, label: str | None = None) -> None:
+        """Take a scene's objects; the attribute `source` tells which are its own.
+
+        It says `label`, by default the name of the scene's file.
+        """
         self.broken = True
-        header = result.header(image_id)
+        header = replace(result.header(image_id), label=label)
         for chunk in result.found.chunks(writers.CHUNK):
             self._file.add(chunk, header)
         self.broken = False

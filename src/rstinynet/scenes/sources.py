@@ -91,6 +91,20 @@ def names(scenes: Sequence[Source]) -> list[str]:
     return chosen
 
 
+def labels(scenes: Sequence[Source]) -> list[str]:
+    """What tells the scenes apart in one file of all: a file's name, or more of its path where
+    several have that name."""
+    parts = [PurePath(without_query(str(scene))).parts for scene in scenes]
+    chosen = [path[-1] if path else "" for path in parts]
+    for depth in range(2, max(map(len, parts), default=0) + 1):
+        same = Counter(chosen)
+        chosen = [
+            PurePath(*path[-depth:]).as_posix() if same[label] > 1 else label
+            for path, label in zip(parts, chosen, strict=True)
+        ]
+    return chosen
+
+
 def scene_at(href: str, folder: Path) -> Source:
     """The scene that a list or STAC file in `folder` means by `href`."""
     if href.startswith("/vsi") or is_dataset_name(href):
