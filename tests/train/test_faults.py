@@ -244,6 +244,7 @@ def test_an_image_that_is_bad_before_anything_is_saved_is_no_reason_to_resume(tm
 
 
 def test_a_resumed_run_may_change_its_policies_only(job, capsys):
+    job = replace(job, recipe=replace(job.recipe, val_every=1))
     Trainer(job)  # the settings are sound
     changed = job.with_changes({"nonfinite": "skip", "patience": "5", "workers": 3})
     assert (changed.recipe.nonfinite, changed.recipe.patience) == ("skip", 5)

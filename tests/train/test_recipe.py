@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -191,17 +192,42 @@ def test_unfit_settings_are_refused(assignment, message):
         ("distill_views=2", "distill=rs-tinynet-n"),
         ("distill_weight=0.5", "distill=rs-tinynet-n"),
         ("cache_dir=/decoded", "cache=disk"),
+        ("patience=3", "val_every=1"),
+        ("warmup_momentum=0.5", "optimizer=sgd"),
+        ("augment.translate=0.2", "augment.fit=letterbox"),
+        ("augment.focus_prob=0.9", "augment.fit=native"),
+        ("augment.warp_prob=0.5", "augment.degrees=10"),
+        ("augment.warped_boxes=corners", "augment.shear=5"),
+        ("loss.nwd_constant=20", "loss.nwd_weight=0.5"),
+        ("loss.simd_scale=5,4", "loss.metric=simd"),
+        ("loss.field_topk=5", "loss.candidates=receptive_field"),
+        ("loss.varifocal_gamma=1", "loss.cls_loss=varifocal"),
+        ("loss.class_weight_limit=3", "loss.class_weights=inverse_sqrt"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused_but_read_from_older_runs(assignment, remedy):
-    given = overrides.parse_assignments([assignment])
+    given, remedies = (overrides.parse_assignments([text]) for text in (assignment, remedy))
     (name,) = given
+    # Where the remedy has nothing to mend, the recipe is made one in which it has.
+    undone = {
+        "val_every=1": {"val_every": 0},
+        "augment.fit=native": {"augment.fit": "letterbox", "augment.focus_prob": 0},
+        "loss.nwd_weight=0.5": {"loss.nwd_weight": 0},
+    }
+    base = overrides.with_overrides(short(), undone.get(remedy, {}))
     with pytest.raises(UsageError, match=f"{name} does nothing w"):
-        overrides.with_overrides(short(), given)
-    recipe = overrides.with_overrides(short(), given | overrides.parse_assignments([remedy]))
+        overrides.with_overrides(base, given)
+    recipe = overrides.with_overrides(base, given | remedies)
     assert name in overrides.differences(recipe)
-    idle = replace(short(), **{name: getattr(recipe, name)})
+    idle = overrides._replaced(base, given)
     assert overrides.from_values(overrides.as_values(idle)) == idle
+
+
+@pytest.mark.parametrize("recipe", [paper(), tiny(), short()])
+def test_a_recipe_may_be_given_its_own_settings(recipe):
+    names = [name for name in setting_names() if name != "warmup_epochs"]  # `short` has none
+    own = {name: attrgetter(name)(recipe) for name in names}
+    assert overrides.with_overrides(recipe, own) == recipe
 
 
 @pytest.mark.parametrize("licence", ["CC BY-NC-SA 4.0", "A, B and C", "none", "[x]"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, replace
+from operator import attrgetter
 from typing import Any, Literal, get_origin, get_type_hints
 
 import yaml
@@ -73,13 +74,32 @@ def _refuse_idle(recipe: Recipe, given: Set[str]) -> None:
             f"warmup_epochs does nothing while warmup_iterations is {recipe.warmup_iterations}: "
             "leave one out, or add warmup_iterations=none (--set)"
         )
+    augment, loss = recipe.augment, recipe.loss
+    letterbox, turned = augment.fit == "letterbox", bool(augment.degrees or augment.shear)
+    fields, by_number = loss.candidates == "receptive_field", isinstance(loss.class_weights, str)
+    by_number = by_number and loss.class_weights != "equal"
     default = Recipe()
     for name, works, needed in (
         ("distill_weight", recipe.distill is not None, "distill"),
         ("distill_views", recipe.distill is not None, "distill"),
         ("cache_dir", recipe.cache == "disk", "cache=disk"),
+        ("patience", recipe.val_every > 0, "val_every above 0"),
+        ("warmup_momentum", recipe.optimizer == "sgd", "optimizer=sgd"),
+        ("augment.translate", letterbox, "augment.fit=letterbox"),
+        ("augment.focus_prob", not (letterbox and augment.focus_prob), "augment.fit=native"),
+        ("augment.warp_prob", turned, "augment.degrees or augment.shear"),
+        ("augment.warped_boxes", turned, "augment.degrees or augment.shear"),
+        ("loss.nwd_constant", loss.nwd_weight > 0, "loss.nwd_weight above 0"),
+        ("loss.simd_scale", loss.metric == "simd", "loss.metric=simd"),
+        ("loss.field_strides", fields, "loss.candidates=receptive_field"),
+        ("loss.field_topk", fields, "loss.candidates=receptive_field"),
+        ("loss.field_decay", fields, "loss.candidates=receptive_field"),
+        ("loss.varifocal_alpha", loss.cls_loss == "varifocal", "loss.cls_loss=varifocal"),
+        ("loss.varifocal_gamma", loss.cls_loss == "varifocal", "loss.cls_loss=varifocal"),
+        ("loss.class_weight_limit", by_number, "loss.class_weights=inverse"),
     ):
-        if name in given and not works and getattr(recipe, name) != getattr(default, name):
+        value = attrgetter(name)
+        if name in given and not works and value(recipe) != value(default):
             raise UsageError(f"{name} does nothing without {needed}: add that, or leave it out")
 
 
