@@ -15,6 +15,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rpc import RPC
 
 from rstinynet.data.image import PERCENTILES, read_rgb
 from rstinynet.errors import DataError, UsageError
@@ -422,5 +423,12 @@ def test_a_scene_that_is_located_by_halves_says_what_is_missing(
     with Scene(path) as scene:
         (note,) = scene.source.notes
     assert "is located by control points only: `gdalwarp`" in note
+    path = write_tiff(tmp_path / "r.tif", plain, crs=None)
+    share = [0.0, *[1e-3] * 19]
+    with rasterio.open(path, "r+") as file:
+        file.rpcs = RPC(0, 1, 50, 0.1, share, share, 4, 4, 7, 0.1, share, share, 4, 4)
+    with Scene(path) as scene:
+        (note,) = scene.source.notes
+    assert "is located by an RPC only: `gdalwarp -rpc`" in note
     with Scene(write_tiff(tmp_path / "p.tif", plain, crs=None)) as scene:
         assert scene.source.notes == ()

@@ -246,6 +246,8 @@ class RasterSource:
         points, _ = self._file.gcps
         if self.crs is None and points:
             return (f"{self.name} is located by control points only: `gdalwarp` gives it a grid",)
+        if self.crs is None and self._file.rpcs:
+            return (f"{self.name} is located by an RPC only: `gdalwarp -rpc` gives it a grid",)
         if self.crs is None and self._file.transform != Affine.identity():
             return (
                 f"{self.name} has a place but does not say in which coordinate system; "
