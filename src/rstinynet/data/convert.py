@@ -11,7 +11,7 @@ from rstinynet.data.annotations import LabelledSet
 from rstinynet.data.at_once import labels_at_once, refuse_others
 from rstinynet.data.folder import content_of, open_split, splits_of
 from rstinynet.data.formats.coco import write_coco
-from rstinynet.data.formats.common import images_in, place_images, placed_paths
+from rstinynet.data.formats.common import image_size, images_in, place_images, placed_paths
 from rstinynet.data.formats.dota import names_in, read_dota, write_dota
 from rstinynet.data.formats.table import write_table
 from rstinynet.data.formats.vector_write import write_vector
@@ -92,11 +92,13 @@ def write_as(
     are written under that folder instead, as they are to lie in `out`.
 
     Raises:
-        DataError: `out` holds another set's images or classes, or the format cannot hold the set.
+        DataError: `out` holds another set's images or classes, the format cannot hold the set, or
+            an image is not as large as its labels say.
     """
     out = Path(out)
     labels = out if labels is None else labels
     _require_names(labelled, kind)
+    _require_sizes(labelled, kind)
     if kind == "yolo":
         return write_yolo(labelled, out, split=split, link=link, labels=labels)
     if kind == "voc":
@@ -149,6 +151,19 @@ def _require_names(labelled: LabelledSet, kind: Format) -> None:
                 f"{str(image.path)!a}: the name is not UTF-8, as {kind} needs it; rename the "
                 "image, or write coco, yolo or dota"
             ) from None
+
+
+def _require_sizes(labelled: LabelledSet, kind: Format) -> None:
+    """In formats without the images' sizes nobody would see again that they are wrong."""
+    if kind in ("coco", "voc"):
+        return
+    for image in labelled.images:
+        width, height = image_size(image.path)
+        if (width, height) != (image.width, image.height):
+            raise DataError(
+                f"{image.path} is {width} x {height} pixels, but its labels say {image.width} x "
+                f"{image.height}, and {kind} has no sizes to see it by; correct one of them"
+            )
 
 
 def _label_files(labelled: LabelledSet, out: Path, kind: Format, split: str) -> list[Path]:

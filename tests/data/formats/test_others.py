@@ -290,6 +290,19 @@ def test_voc_takes_images_only_their_own_size_and_one_spelling_of_a_class(labell
     assert [image.width for image in back.images] == [64, 200, 64]
 
 
+@pytest.mark.parametrize("kind", ["yolo", "dota", "csv"])
+def test_images_of_another_size_than_labelled_are_not_written_without_sizes(
+    kind, labelled, tmp_path
+):
+    first = replace(labelled.images[0], width=96)
+    wrong = replace(labelled, images=(first, *labelled.images[1:]))
+    with pytest.raises(DataError, match="is 64 x 64 pixels, but its labels say 96 x 64"):
+        write_as(wrong, tmp_path / "out", kind=kind, split="train")
+    assert not (tmp_path / "out").exists()
+    write_as(wrong, tmp_path / "coco", kind="coco", split="train")
+    assert open_any(tmp_path / "coco", "train").images[0].width == 96  # as it was
+
+
 def test_voc_lists_names_with_blanks(labelled, tmp_path):
     images = []
     for name, image in zip(["a b", "a", "a 1"], labelled.images, strict=True):
