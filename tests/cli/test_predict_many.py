@@ -126,6 +126,32 @@ def test_files_of_one_name_are_told_apart_in_a_merged_file(two: Path, tmp_path: 
     assert sorted(read(merged)[2]["source"]) == found
 
 
+def test_what_signs_an_address_is_told_neither_of_what_is_done_nor_of_what_failed(
+    two: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    opened = rasterio.open
+    scene(tmp_path / "plain.tif", epsg=None)
+
+    def far_away(path: Any, *args: Any, **options: Any) -> Any:
+        if "plain" in str(path):
+            return opened(tmp_path / "plain.tif")
+        return opened(two / "a.tif" if "https" in str(path) else path, *args, **options)
+
+    monkeypatch.setattr(rasterio, "open", far_away)
+    arguments = ["https://host/a.tif?sig=SECRET", "https://host/plain.tif?sig=SECRET", "--json"]
+    merged = str(tmp_path / "all.gpkg")
+    out = str(tmp_path / "out")
+    assert run(["predict", *arguments, "--out", out, "--merged", merged, "--grid", "9"]) == 3
+    said = capsys.readouterr()
+    done, failed = json.loads(said.out)["sources"]
+    assert done["source"] == "/vsicurl/https://host/a.tif"
+    assert "/vsicurl/https://host/plain.tif has no coordinate system" in failed["error"]
+    assert "SECRET" not in said.out + said.err
+
+
 def test_scenes_of_two_systems_meet_in_longitude_and_latitude(two: Path, tmp_path: Path) -> None:
     scene(two / "c.tif", epsg=32612, east=300000)
     merged = tmp_path / "all.parquet"

@@ -66,6 +66,7 @@ def search(
     from rstinynet.scenes.raster import without_query
 
     start = time.perf_counter()
+    shown = without_query(str(path))
     # Before a search that may take an hour.
     stem = output.folder / f"{output.name}_detections"
     writers.check_scene(path, output.formats, bands=options.bands, stem=stem)
@@ -79,8 +80,7 @@ def search(
                 detector, path, options, progress=progress, ledger=ledger, engine=engine
             )
         except KeyboardInterrupt as stop:
-            shown = Path(without_query(str(path))).name
-            raise KeyboardInterrupt(ledger.story(shown)) from stop
+            raise KeyboardInterrupt(ledger.story(Path(shown).name)) from stop
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             files = result.save(
@@ -97,7 +97,7 @@ def search(
     said = dict.fromkeys(str(warning.message) for warning in caught)
     notes = [*result.notes, *ledger.notes, *said]
     return {
-        "source": str(path),
+        "source": shown,
         "image_id": output.image_id,
         "width": result.size[0],
         "height": result.size[1],

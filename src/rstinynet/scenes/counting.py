@@ -107,7 +107,7 @@ class Counting:
         opened.close()
         crs = opened.crs
         if crs is None:
-            raise UsageError(f"{source} has no coordinate system, which counting needs")
+            raise UsageError(f"{opened.name} has no coordinate system, which counting needs")
         needed = {
             "the zones'": None if self.zones is None else self.zones.crs,
             "the grid's": None if self.grid is None else self.grid.crs,
@@ -116,7 +116,7 @@ class Counting:
         for whose, target in needed.items():
             if target is not None and not georef.leads(crs, target):
                 raise UsageError(
-                    f"no way leads from the coordinate system of {source} to {whose} "
+                    f"no way leads from the coordinate system of {opened.name} to {whose} "
                     f"({target.name}), so its objects cannot be counted: search it apart"
                 )
             if target is not None and (target != crs or whose == "H3's"):

@@ -44,12 +44,12 @@ class Merged:
         scene.close()
         if scene.crs is None:
             raise UsageError(
-                f"{source} has no coordinate system, which {self.path.name} needs, since other "
+                f"{scene.name} has no coordinate system, which {self.path.name} needs, since other "
                 "scenes have one: search it apart"
             )
         if not georef.leads(scene.crs, self.crs):
             raise UsageError(
-                f"no way leads from the coordinate system of {source} to that of "
+                f"no way leads from the coordinate system of {scene.name} to that of "
                 f"{self.path.name} ({self.crs.name}): search it apart"
             )
         if scene.crs != self.crs:
