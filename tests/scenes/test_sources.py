@@ -29,6 +29,16 @@ def test_files_folders_and_globs_in_order_without_doubles(tmp_path: Path) -> Non
     assert sources.listing([missing]).scenes == [missing]
 
 
+def test_a_file_named_in_two_ways_is_one_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tif").touch()
+    monkeypatch.chdir(tmp_path)
+    found = sources.listing(["in", f"{tmp_path}/in/*.tif", "in/../in/a.tif"])
+    assert found.scenes == [Path("in/a.tif")]
+
+
 def test_what_gives_no_scene_is_refused_and_the_rest_kept(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.txt").write_text("# nothing\n\n")
@@ -93,6 +103,17 @@ def test_a_text_file_lists_scenes_seen_from_its_folder(tmp_path: Path) -> None:
         "/vsizip/e.zip/e.tif",
     ]
     assert sources.names(found) == ["a", "b", "c", "d", "e"]
+
+
+def test_a_list_in_a_folder_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
+    folder = tmp_path / "area [1]"
+    folder.mkdir()
+    for name in ("a1.tif", "a2.tif", "b[1].tif"):
+        (folder / name).touch()
+    (folder / "list.txt").write_text("b[1].tif\na*.tif\n")
+    found = sources.listing([folder / "list.txt"])
+    assert [Path(one).name for one in found.scenes] == ["b[1].tif", "a1.tif", "a2.tif"]
+    assert found.refused == {}
 
 
 @pytest.mark.parametrize(

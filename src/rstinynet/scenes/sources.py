@@ -57,15 +57,16 @@ class Listing:
 
 def listing(sources: Iterable[str | Path], *, asset: str | None = None) -> Listing:
     """All scenes that `sources` name; of STAC items the asset of this name or role."""
-    found: dict[Source, None] = {}
+    found: dict[Source, Source] = {}
     refused: dict[str, RSTinyNetError] = {}
     for source in sources:
         for one in _each(str(source), asset):
             if isinstance(one, stac.Refused):
                 refused[one.item] = one.error
             else:
-                found.setdefault(one)
-    return Listing(list(found), refused)
+                # A file named from here and from the root is one.
+                found.setdefault(one if isinstance(one, str) else Path(os.path.abspath(one)), one)
+    return Listing(list(found.values()), refused)
 
 
 def names(scenes: Sequence[Source]) -> list[str]:
@@ -224,7 +225,14 @@ def _lines(path: Path) -> list[str]:
     nested = [line for line in named if PurePath(line).suffix.lower() in LISTS]
     if nested:
         raise UsageError(f"{path}: a list cannot name another list ({nested[0]}); give both")
-    return [str(scene_at(line, path.parent)) for line in named]
+    # A folder is as it is, whatever characters of patterns its name has.
+    folder = Path(glob.escape(str(path.parent)))
+    return [
+        str(scene_at(line, path.parent if os.path.exists(path.parent / line) else folder))
+        if glob.has_magic(line)
+        else str(scene_at(line, path.parent))
+        for line in named
+    ]
 
 
 def _pure(scene: Source) -> PurePath:
