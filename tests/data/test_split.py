@@ -71,6 +71,8 @@ def test_groups_by_expression_and_prefix(tiles, tmp_path):
     assert by_scene(r"^area(\d+)")(image) == "7"
     assert by_scene()(image) == "area7-tile9"
     assert by_scene()(replace(image, path=tmp_path / "a_b_0_600.png")) == "a_b"
+    for stem in ("P0_7__1__0___824", "P0_7__0.5__1648___0"):  # of one scene at two scales
+        assert by_scene()(replace(image, path=tmp_path / f"{stem}.png")) == "P0_7"
     assert by_prefix(5)(image) == "area7"
     with pytest.raises(DataError, match="does not match"):
         by_scene("^zone(.)")(image)

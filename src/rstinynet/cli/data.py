@@ -222,7 +222,8 @@ def split(
 ) -> None:
     """Divide a split by scene or by block of ground, so that no ground is in two splits.
 
-    Tiles named SCENE_x_y or SCENE__x_y go by their scene unless told otherwise.
+    Tiles named SCENE_x_y, SCENE__x_y or SCENE__scale__x___y go by their scene, unless told
+    otherwise.
     """
     from rstinynet.data.convert import open_any, write_all
     from rstinynet.data.split import by_block, by_prefix, by_scene, divide

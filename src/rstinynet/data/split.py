@@ -16,8 +16,9 @@ from rstinynet.data.annotations import LabelledImage, LabelledSet, fingerprint_o
 from rstinynet.data.overlap import footprint
 from rstinynet.errors import DataError, UsageError
 
-TILE_OF_SCENE = re.compile(r"^(.+?)_{1,2}\d+_\d+$")
-"""Names of tiles as most tools write them, SCENE_x_y or SCENE__x_y; others are their own scene."""
+TILE_OF_SCENE = re.compile(r"^(.+?)(?:__\d+(?:\.\d+)?__\d+___\d+|_{1,2}\d+_\d+)$")
+"""Names of tiles as most tools write them, SCENE_x_y or SCENE__x_y, and as DOTA's tools do,
+SCENE__scale__x___y; others are their own scene."""
 
 EQUAL_AREA_CRS = 6933
 """EPSG code of a world grid in metres, on which spatial blocks are laid."""
