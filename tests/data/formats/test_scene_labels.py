@@ -247,6 +247,17 @@ def test_objects_drawn_by_hand_need_not_fill_every_column(tmp_path):
     assert labelled.images[0].areas.tolist() == [7, 64, 64]
 
 
+def test_scenes_may_be_numbers_and_be_left_out(tmp_path):
+    make_scene(tmp_path / "images" / "12.tif")
+    pyogrio.raw.write(
+        tmp_path / "train.gpkg", shapely.to_wkb(np.array([BOX, OTHER], object)),
+        [np.array(["car", "car"], object), np.array([12, 0])], ["label", "scene"],
+        field_mask=[None, np.array([False, True])],
+        driver="GPKG", geometry_type="Polygon", crs="EPSG:32632",
+    )  # fmt: skip
+    assert len(open_split(tmp_path, "train").images[0].boxes) == 2
+
+
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [

@@ -168,7 +168,7 @@ def _read(path: Path) -> _Features:
         crs=CRS.from_user_input(meta["crs"]),
         outlines=outlines,
         kinds=kinds,
-        sources=None if source is None else [str(value or "") for value in source.tolist()],
+        sources=None if source is None else [_name_of(value) for value in source.tolist()],
         columns=columns,
     )
 
@@ -189,6 +189,14 @@ def _layer(path: Path, plain: str) -> str:
 def _is_null(value: object) -> bool:
     """Whether a field is empty; OGR gives NaN for numbers."""
     return value is None or value != value
+
+
+def _name_of(value: Any) -> str:
+    """A scene's name as text; OGR gives floats for whole numbers where one is empty."""
+    if _is_null(value):
+        return ""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value)
 
 
 def _column(
