@@ -113,7 +113,11 @@ def test_an_interrupted_row_goes_on_in_its_middle(plan, monkeypatch):
             train_rows(plan, splits, lambda runs: None)
     assert caught.value.exit_code == 130
     monkeypatch.setattr(loop, "train", lambda job: pytest.fail("began anew"))
-    found = train_rows(plan, splits, lambda runs: None)
+    again = replace(plan, recipe=replace(plan.recipe, workers=1, log_every=1))
+    found = train_rows(again, splits, lambda runs: None)
+    lines = (started[0] / "events.jsonl").read_text().splitlines()
+    resumed = [json.loads(line) for line in lines if '"begin"' in line][-1]["settings"]["recipe"]
+    assert (resumed["workers"], resumed["log_every"]) == (1, 1)
     assert found[0].metrics["iterations"] == 2
     assert started == [plan.out / "runs" / "baseline" / "seed-0"]
 

@@ -31,6 +31,8 @@ from rstinynet.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
+AT_ANY_TIME = ("workers", "log_every", "save_minutes")
+"""Settings that may be others when the command is given again, and hold for what is left."""
 COST_IMGSZ = 800
 """Side in pixels of the image that GFLOPs are given for, as in docs/models.md."""
 
@@ -181,7 +183,7 @@ def shared_settings(plan: Plan, splits: Splits) -> dict[str, Any]:
 def _shared(recipe: Recipe) -> dict[str, Any]:
     """All settings but those that change no result, or are given with each run."""
     values = overrides.as_values(recipe)
-    for free in ("seed", "workers", "log_every", "save_minutes", "cache", "cache_gib", "cache_dir"):
+    for free in ("seed", *AT_ANY_TIME, "cache", "cache_gib", "cache_dir"):
         values.pop(free, None)
     return values
 
@@ -269,7 +271,8 @@ def _train_one(plan: Plan, row: Row, seed: int) -> None:
     folder = plan.run_folder(row, seed)
     try:
         if checkpoint.kept(folder):
-            loop.resume(folder, data=plan.data, device=plan.device)
+            changes = {name: getattr(plan.recipe, name) for name in AT_ANY_TIME}
+            loop.resume(folder, data=plan.data, device=plan.device, changes=changes)
             return
         if RunFolder(folder).last.exists():
             # Killed after its first weights and before its first state: nothing to go on from.
