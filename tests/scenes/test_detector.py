@@ -106,6 +106,9 @@ def test_what_numpy_can_see_is_an_array(
     assert len(expected)
     for same in (PIL.Image.fromarray(image), torch.from_numpy(image)):
         np.testing.assert_array_equal(detector.predict(same).detections.boxes, expected)
+    hidden = np.ma.masked_array(image, np.zeros(image.shape, bool))
+    hidden[5:20, 5:15] = np.ma.masked
+    assert not len(detector.predict(hidden).detections.boxes)
     batch = np.stack([image, image[:, ::-1]])
     both = detector.detect_batch(batch)  # type: ignore[arg-type]
     np.testing.assert_array_equal(both[0].boxes, detector.detect(image).boxes)

@@ -201,6 +201,30 @@ def test_the_least_number_of_a_type_is_nodata_like_any(
     assert not shown[:, :4].any()
 
 
+@pytest.mark.parametrize("gsd", [None, 0.25, 1.6])
+def test_a_masked_array_is_seen_as_its_file(
+    write_tiff: Writer, tmp_path: Path, gsd: float | None
+) -> None:
+    array = np.concatenate([gradient(np.uint16, 1000, 2000)] * 3, axis=2)
+    array[:, :40] = array[:9, :, 0] = 0
+    path = write_tiff(tmp_path / "a.tif", array, nodata=0)
+    with rasterio.open(path) as file:
+        masked = np.moveaxis(file.read(masked=True), 0, 2)
+    tiles = []
+    for source in (path, masked):
+        with Scene(source, gsd=gsd, source_gsd=0.5) as scene:
+            tiles.append(scene.read(whole(scene.width, scene.height)))
+    expected, found = tiles
+    assert found.valid is not None
+    assert expected.valid is not None
+    # Resampled, the place of an edge may round to either side.
+    assert (found.valid != expected.valid).mean() < (0.0001 if gsd is None else 0.1)
+    known = found.valid & expected.valid
+    assert known.sum() > 100
+    np.testing.assert_allclose(found.image[known], expected.image[known], atol=3 if gsd else 0)
+    assert (found.image[~found.valid] == FILL).all()
+
+
 def test_nan_is_nodata() -> None:
     array = np.full((8, 8), 5.0, np.float32)
     array[0] = np.nan

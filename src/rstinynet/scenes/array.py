@@ -22,12 +22,18 @@ _PLANE = "EPSG:3857"
 
 
 class ArraySource:
-    """An array in memory, (H, W) or (H, W, bands)."""
+    """An array in memory, (H, W) or (H, W, bands).
+
+    Where one of numpy's masked arrays is masked in every band that is read, it has no data, as in a
+    file.
+    """
 
     def __init__(self, array: npt.NDArray[Any], name: str = "array") -> None:
         if array.ndim not in (2, 3) or not array.size:
             raise UsageError(f"an image array must be (H, W) or (H, W, bands), not {array.shape}")
-        self._array = array if array.ndim == 3 else array[..., None]
+        array = array if array.ndim == 3 else array[..., None]
+        self._valid = ~np.ma.getmaskarray(array) if np.ma.is_masked(array) else None
+        self._array = np.ma.getdata(array)
         self.name = self.address = name
         self.height, self.width, self.count = self._array.shape
         self.dtypes = (array.dtype,) * self.count
@@ -41,17 +47,18 @@ class ArraySource:
         return (1, 2, 3) if self.count >= 3 else (1,)
 
     def read(self, window: Window, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
-        part = self._array[window.y : window.y + window.height, window.x : window.x + window.width]
-        return part[..., [band - 1 for band in bands]].transpose(2, 0, 1), None
+        rows = slice(window.y, window.y + window.height)
+        part = rows, slice(window.x, window.x + window.width)
+        chosen = [band - 1 for band in bands]
+        return self._array[part][..., chosen].transpose(2, 0, 1), self._known(part, bands)
 
     def sample(self, bands: Sequence[int]) -> tuple[Sampled, Mask | None]:
         height, width = decimated(self.height, self.width)
-        return self.overview(bands, width, height), None
+        known = self._known(self._spread(width, height), bands)
+        return self.overview(bands, width, height), known
 
     def overview(self, bands: Sequence[int], width: int, height: int) -> Sampled:
-        rows = (np.arange(height) + 0.5) * self.height / height
-        columns = (np.arange(width) + 0.5) * self.width / width
-        picked = self._array[rows.astype(int)[:, None], columns.astype(int)[None]]
+        picked = self._array[self._spread(width, height)]
         return np.asarray(picked[..., [band - 1 for band in bands]].transpose(2, 0, 1))
 
     def resampled(
@@ -70,19 +77,45 @@ class ArraySource:
         dtype = self._array.dtype
         whole = dtype.kind in "uib"
         warped = np.float64 if whole or dtype.itemsize > 4 else np.float32
-        part = self._array[top:bottom, left:right, [band - 1 for band in bands]]
-        source = np.ascontiguousarray(part.transpose(2, 0, 1), warped)
-        values = np.zeros((len(bands), *size), source.dtype)
-        reproject(
-            source,
-            values,
-            src_transform=Affine.translation(left, top),
-            dst_transform=Affine.translation(x0, y0) @ Affine.scale(across, down),
-            src_crs=_PLANE,
-            dst_crs=_PLANE,
-            resampling=Resampling.average if max(across, down) > 1 else Resampling.bilinear,
-        )
-        return (np.rint(values) if whole else values).astype(dtype), None
+        part = slice(top, bottom), slice(left, right)
+        chosen = [band - 1 for band in bands]
+        source = self._array[part][..., chosen].transpose(2, 0, 1)
+        source = np.ascontiguousarray(source, warped)
+
+        def resample(planes: Sampled) -> Sampled:
+            made = np.zeros((len(planes), *size), warped)
+            reproject(
+                planes,
+                made,
+                src_transform=Affine.translation(left, top),
+                dst_transform=Affine.translation(x0, y0) @ Affine.scale(across, down),
+                src_crs=_PLANE,
+                dst_crs=_PLANE,
+                resampling=Resampling.average if max(across, down) > 1 else Resampling.bilinear,
+            )
+            return made
+
+        if self._valid is None:
+            values, valid = resample(source), None
+        else:
+            # In each band the mean of what has data alone.
+            known = self._valid[part][..., chosen].transpose(2, 0, 1)
+            share = resample(np.ascontiguousarray(known, warped))
+            values = resample(np.where(known, source, 0)) / np.maximum(share, 1e-6)
+            valid = (share >= 0.5).any(axis=0)
+        return (np.rint(values) if whole else values).astype(dtype), valid
+
+    def _known(self, part: Any, bands: Sequence[int]) -> Mask | None:
+        """Where this part of the array has data in any of the bands; None: everywhere."""
+        if self._valid is None:
+            return None
+        return np.asarray(self._valid[part][..., [band - 1 for band in bands]].any(axis=2))
+
+    def _spread(self, width: int, height: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Rows and columns of so many places, spread over the array."""
+        rows = (np.arange(height) + 0.5) * self.height / height
+        columns = (np.arange(width) + 0.5) * self.width / width
+        return rows.astype(int)[:, None], columns.astype(int)[None]
 
     def files(self) -> tuple[str, ...]:
         return ()

@@ -280,7 +280,7 @@ def _source(source: Any) -> str | Path | npt.NDArray[Any]:
             f"a source is a path or an array (H, W) or (H, W, bands), not a {type(source).__name__}"
         )
     try:
-        array = np.asarray(source)
+        array = source if isinstance(source, np.ma.MaskedArray) else np.asarray(source)
     except (TypeError, ValueError, RuntimeError) as error:  # of tensors that are elsewhere
         raise UsageError(f"this {type(source).__name__} is no array in memory: {error}") from error
     if array.ndim == 3 and array.shape[0] <= _MOST_BANDS < array.shape[2]:
