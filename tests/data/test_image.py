@@ -129,6 +129,8 @@ MISSING[:, :15] = True
     [
         *product((np.uint8, np.uint16, np.int16, np.float32), ("nodata", "mask", "alpha")),
         (np.float32, "nan"),
+        (np.float32, "least"),
+        (np.float64, "least"),
     ],
 )
 def test_training_and_prediction_agree_on_pixels_without_data(tmp_path, dtype, count, said):
@@ -138,6 +140,8 @@ def test_training_and_prediction_agree_on_pixels_without_data(tmp_path, dtype, c
     options = {"photometric": "MINISBLACK"}
     if said == "nodata":
         bands[:, MISSING] = options["nodata"] = 0 if np.dtype(dtype).kind == "u" else -999
+    elif said == "least":
+        bands[:, MISSING] = options["nodata"] = float(np.finfo(dtype).min)
     elif said == "mask":
         bands[:, MISSING] = 7
         options["mask"] = ~MISSING

@@ -204,7 +204,8 @@ def finite(bands: npt.NDArray[np.generic], valid: Mask | None) -> Mask | None:
 
 def percentile_limits(known: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     """(2, C) values that become 0 and 255, by the percentiles of (N, C) values that have data."""
-    values = known.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = known.astype(np.float32)
     values = values[np.isfinite(values).all(axis=1)]
     if not len(values):
         return np.repeat(np.array([[0], [1]], np.float32), known.shape[1], axis=1)
@@ -217,7 +218,9 @@ def stretched(
 ) -> npt.NDArray[np.uint8]:
     """(..., C) values, those between the `limits` (2, C) spread over 0 to 255."""
     low, high = limits
-    scaled = (bands.astype(np.float32) - low) * (255 / (high - low))
+    # What has no data may be the least number that the type holds.
+    with np.errstate(over="ignore"):
+        scaled = (bands.astype(np.float32) - low) * (255 / (high - low))
     return np.asarray(np.clip(np.nan_to_num(scaled, nan=0.0) + 0.5, 0, 255).astype(np.uint8))
 
 

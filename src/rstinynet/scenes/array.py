@@ -102,7 +102,7 @@ class ArraySource:
             known = self._valid[part][..., chosen].transpose(2, 0, 1)
             share = resample(np.ascontiguousarray(known, warped))
             values = resample(np.where(known, source, 0)) / np.maximum(share, 1e-6)
-            valid = (share >= 0.5).any(axis=0)
+            valid = np.asarray((share >= 0.5).any(axis=0))
         return (np.rint(values) if whole else values).astype(dtype), valid
 
     def _known(self, part: Any, bands: Sequence[int]) -> Mask | None:
