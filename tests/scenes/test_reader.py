@@ -454,5 +454,11 @@ def test_a_scene_that_is_located_by_halves_says_what_is_missing(
     with Scene(path) as scene:
         (note,) = scene.source.notes
     assert "is located by an RPC only: `gdalwarp -rpc`" in note
+    path = write_tiff(tmp_path / "c.tif", plain, transform=Affine.identity())
+    with Scene(path) as scene:
+        (note,) = scene.source.notes
+        assert scene.source.crs is None
+    assert "has a coordinate system but no geotransform" in note
+    assert "`gdal_translate -a_ullr" in note
     with Scene(write_tiff(tmp_path / "p.tif", plain, crs=None)) as scene:
         assert scene.source.notes == ()

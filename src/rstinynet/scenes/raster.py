@@ -253,6 +253,11 @@ class RasterSource:
                 f"{self.name} has a place but does not say in which coordinate system; "
                 "`gdal_translate -a_srs EPSG:...` makes a copy that does",
             )
+        if self.crs is None and self._file.crs is not None:
+            return (
+                f"{self.name} has a coordinate system but no geotransform, so no place in it; "
+                "`gdal_translate -a_ullr LEFT TOP RIGHT BOTTOM` makes a copy that has one",
+            )
         return ()
 
     def _holds_more(self) -> tuple[str, ...]:
