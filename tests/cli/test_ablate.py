@@ -60,6 +60,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
         (["--rows", "mdca,nothing"], 2, "nothing"),
         (["--seeds", "0,a"], 2, "whole numbers"),
         (["--set", "seed=3"], 2, "--seeds"),
+        (["--max-minutes", "2", "--set", "max-minutes=none"], 2, "max_minutes=none differ"),
         (["--recipe", "papre"], 2, "did you mean 'paper'"),
         (["--data", "nowhere"], 3, "nowhere"),
         (["--out", f"{__file__}/x"], 2, "not a folder"),

@@ -40,6 +40,16 @@ def test_trains_and_prints_json(synthetic, tmp_path, capsys):
             "mosaic_prob",
         ),
         (["--model", "yolo11n", "--data", "d", "--out", "r", "--recipe", "shrot"], 2, "short"),
+        (
+            ["--model", "yolo11n", "--data", "d", "--imgsz", "64", "--set", "augment.imgsz=96"],
+            2,
+            "--imgsz 64 and --set augment.imgsz=96 differ: leave one out",
+        ),
+        (
+            ["--resume", "run", "--workers", "1", "--set", "workers=2"],
+            2,
+            "--workers 1 and --set workers=2 differ",
+        ),
     ],
 )
 def test_mistakes_are_answered(arguments, code, message, tmp_path, capsys, monkeypatch):
@@ -58,6 +68,15 @@ def test_the_papers_experiment_is_one_line(tmp_path, monkeypatch):
     assert jobs[0] == jobs[1]
     assert jobs[0].recipe == paper()
     assert jobs[0].out == Path("runs/paper-full-m-paper")
+
+
+def test_an_option_and_set_may_say_the_same(monkeypatch):
+    jobs = []
+    monkeypatch.setattr(loop, "train", jobs.append)
+    given = ["--lr0", "0.001", "--set", "lr0=1e-3", "--set", "epochs=5", "--batch", "4"]
+    assert run(["train", "--model", "yolo11n", "--data", "d", "--out", "r", *given]) == 0
+    recipe = jobs[0].recipe
+    assert (recipe.lr0, recipe.epochs, recipe.batch) == (0.001, 5, 4)
 
 
 @pytest.mark.parametrize(("given", "device"), [([], None), (["--device", "cpu"], "cpu")])

@@ -66,7 +66,12 @@ def ablate(
     from rstinynet.model.config import Scale
     from rstinynet.train.ablation import ROWS, Plan, Splits, check_init, costs, train_rows
     from rstinynet.train.ablation_table import plan_as_dict, plan_table, results_table
-    from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
+    from rstinynet.train.overrides import (
+        combined,
+        named_recipe,
+        parse_assignments,
+        with_overrides,
+    )
 
     log_to_stderr()
     if scale not in get_args(Scale):
@@ -82,7 +87,7 @@ def ablate(
         data=data,
         out=out,
         scale=scale,  # type: ignore[arg-type]
-        recipe=with_overrides(named_recipe(recipe), given | assigned),
+        recipe=with_overrides(named_recipe(recipe), combined(given, assigned)),
         seeds=_numbers(seeds),
         rows=tuple(chosen),
         device=device or best_device(),

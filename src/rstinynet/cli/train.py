@@ -83,7 +83,12 @@ def train(
     from rstinynet.errors import UsageError
     from rstinynet.train import loop
     from rstinynet.train.job import CHANGEABLE, Job, new_folder
-    from rstinynet.train.overrides import named_recipe, parse_assignments, with_overrides
+    from rstinynet.train.overrides import (
+        combined,
+        named_recipe,
+        parse_assignments,
+        with_overrides,
+    )
     from rstinynet.train.ranks import placed
 
     log_to_stderr()
@@ -100,7 +105,7 @@ def train(
         "seed": seed,
     }
     given = {key: value for key, value in options.items() if value is not None}
-    given |= parse_assignments(set_ or [])
+    given = combined(given, parse_assignments(set_ or []))
     if resume is not None:
         refused = {"--model": model, "--out": out, "--init": init, "--recipe": recipe}
         extra = [name for name, value in refused.items() if value is not None]

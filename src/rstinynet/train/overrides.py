@@ -49,11 +49,8 @@ def _replaced(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     own: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     for key, value in overrides.items():
-        full = _full_name(key)
-        group, _, leaf = full.rpartition(".")
-        holder = NESTED[group] if group else Recipe
-        converted = _convert(full, value, get_type_hints(holder)[leaf])
-        (nested.setdefault(group, {}) if group else own)[leaf] = converted
+        group, _, leaf = _full_name(key).rpartition(".")
+        (nested.setdefault(group, {}) if group else own)[leaf] = _value(key, value)
     try:
         for group, changes in nested.items():
             own[group] = replace(getattr(recipe, group), **changes)
@@ -112,6 +109,22 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"--set takes key=value, not '{text}'")
         parsed[key.strip().replace("-", "_")] = value.strip()
     return parsed
+
+
+def combined(options: Mapping[str, Any], assigned: Mapping[str, str]) -> dict[str, Any]:
+    """Settings of options that have their names, and of `--set`, as one.
+
+    UsageError where both give one setting and not the same value.
+    """
+    option_of = {_full_name(key): key for key in options}
+    for key, text in assigned.items() if options else ():
+        option = option_of.get(_full_name(key))
+        if option is not None and _value(key, text) != _value(option, options[option]):
+            raise UsageError(
+                f"--{option.replace('_', '-')} {options[option]} and --set {key}={text} differ: "
+                "leave one out"
+            )
+    return {**options, **assigned}
 
 
 def as_values(recipe: Recipe) -> dict[str, Any]:
@@ -198,6 +211,13 @@ def _full_name(key: str) -> str:
         f"there is no recipe setting '{key}'{near(key, [*names, *leaves])}; "
         f"the settings are {', '.join(names)}"
     )
+
+
+def _value(key: str, value: Any) -> Any:
+    """What a setting is to be, as its own type."""
+    full = _full_name(key)
+    group, _, leaf = full.rpartition(".")
+    return _convert(full, value, get_type_hints(NESTED[group] if group else Recipe)[leaf])
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
