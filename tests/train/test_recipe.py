@@ -251,6 +251,13 @@ def test_paths_are_taken_as_they_are(path):
         assert overrides.with_overrides(recipe, {"distill": nothing}).distill is None
 
 
+@pytest.mark.parametrize("name", ["distill", "cache_dir"])
+def test_paths_may_begin_with_the_users_home(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = overrides.parse_assignments([f"{name}=~/a b", "cache=disk"])
+    assert getattr(overrides.with_overrides(tiny(), given), name) == str(tmp_path / "a b")
+
+
 def test_the_recorded_command_is_text_whatever_the_data_is_called():
     job = Job(model="m", data=Path(os.fsdecode(b"caf\xe9")), out=Path("r"), recipe=tiny())
     assert "--data 'caf?'" in job.command()

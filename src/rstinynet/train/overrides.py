@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, replace
@@ -222,8 +223,8 @@ def _value(key: str, value: Any) -> Any:
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
     if isinstance(value, str) and kind == str | None:
-        # A path: commas and what else YAML knows belong to it.
-        return None if value.lower() in _NOTHING else value
+        # A path: commas and what else YAML knows belong to it. Shells leave the ~ after a = alone.
+        return None if value.lower() in _NOTHING else os.path.expanduser(value)
     # `none` and `off` are words where a setting is one of several words.
     if isinstance(value, str) and kind is not str and get_origin(kind) is not Literal:
         text = value
