@@ -250,10 +250,15 @@ def test_weights_of_former_schemas_keep_their_model(tmp_path, metadata, schema, 
             assert torch.equal(a, b)
 
 
-def test_a_newer_schema_asks_for_an_upgrade(file, metadata):
-    rewrite(file, lambda tensors: None, metadata.model_copy(update={"schema_version": 99}))
-    with pytest.raises(WeightsError, match="upgrade"):
+@pytest.mark.parametrize("new", [{}, {"new": 1}, {"conf": "high"}])
+def test_a_newer_schema_asks_for_an_upgrade(file, metadata, new):
+    content = json.dumps(json.loads(metadata.model_dump_json()) | {"schema_version": 99} | new)
+    save_file(load_file(file), file, metadata={"rstinynet": content})
+    said = r"by a newer rstinynet \(schema 99, this one reads 2\): upgrade the package$"
+    with pytest.raises(WeightsError, match=said):
         load_weights(file)
+    with pytest.raises(ExportError, match=said):
+        parse_metadata(content, origin="x.onnx")
 
 
 def test_missing_weights_say_what_there_is(tmp_path):

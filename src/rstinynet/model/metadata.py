@@ -113,8 +113,14 @@ class WeightsMetadata(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_former_schema(cls, values: Any) -> Any:
+    def _to_this_schema(cls, values: Any) -> Any:
         schema = values.get("schema_version") if isinstance(values, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA_VERSION:
+            # Before the fields: those that are new there would be called mistakes.
+            raise ValueError(
+                f"written by a newer rstinynet (schema {schema}, this one reads "
+                f"{SCHEMA_VERSION}): upgrade the package"
+            )
         if isinstance(schema, int) and schema in _FORMER:
             values = values | {"schema_version": SCHEMA_VERSION}
             if isinstance(values.get("model"), str):

@@ -157,11 +157,6 @@ def _read(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
         metadata = WeightsMetadata.model_validate_json(text)
     except ValueError as error:
         raise WeightsError(f"{path}: its metadata cannot be read: {faults_of(error)}") from error
-    if metadata.schema_version > SCHEMA_VERSION:
-        raise WeightsError(
-            f"{path}: written by a newer rstinynet (schema {metadata.schema_version}, this one "
-            f"reads {SCHEMA_VERSION}): upgrade the package"
-        )
     return metadata, tensors
 
 
