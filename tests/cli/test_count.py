@@ -118,6 +118,8 @@ def test_refusals(
         ("bom.csv", "\ufeffclass_name,score,lon,lat\ncar,0.5,9,50\n", "counted 1 objects"),
         ("nan.csv", "class_name,score,lon,lat\ncar,0.5,nan,50\n", "object 1 lies nowhere"),
         ("far.csv", "class_name,score,lon,lat\ncar,0.5,9,95\n", "object 1 lies nowhere"),
+        ("half.csv", "class_name,score,lon,lat\ncar,0.5,9,\n", "object 1 lies nowhere"),
+        ("text.csv", "class_name,score,lon,lat\ncar,0.5,east,50\n", "hold degrees, not text"),
         ("nameless.csv", "class_name,score,lon,lat\n,0.5,9,50\n", "has no class_name"),
     ],
 )
@@ -146,14 +148,53 @@ def test_objects_on_both_sides_of_the_180th_meridian_lie_on_one_grid(tmp_path: P
         assert file.read(1).sum() == pytest.approx(200)
 
 
+@pytest.mark.filterwarnings("ignore:.*lie beyond what the coordinate system maps:UserWarning")
+@pytest.mark.parametrize("kind", ["csv", "geojson", "gpkg", "parquet"])
+def test_objects_beyond_the_map_are_said_and_the_others_counted(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = Header(
+        source="scene.tif",
+        class_names=("ship",),
+        category_ids=(1,),
+        crs=CRS("+proj=geos +h=35785831 +lon_0=0 +sweep=y"),
+        transform=Affine(1000, 0, 5_000_000, 0, -1000, 50_000),
+    )
+    boxes = np.array([[20, 40, 40, 60], [800, 40, 820, 60]], np.float32)  # on the disk, and off it
+    path = tmp_path / f"a{writers.SUFFIXES[kind]}"
+    with writers.create(path, kind, head, crs=CRS.from_epsg(4326)) as file:
+        file.add(Detections(boxes, np.ones(2, np.float32), np.zeros(2, np.int64)))
+    assert run(["count", str(path), "--grid", "1000", "--h3", "3", "--json"]) == 0
+    shown = capsys.readouterr()
+    said = json.loads(shown.out)
+    assert (said["count"], said["unplaced"], said["counts"]) == (1, 1, {"ship": 1})
+    words = " ".join(shown.err.split())
+    assert "counted 1 objects" in words
+    assert "1 more are not counted" in words
+
+
+def test_a_file_of_objects_without_a_place_counts_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    none = {"type": "Feature", "properties": {"class_name": "car", "score": 1}, "geometry": None}
+    whole = {"type": "FeatureCollection", "features": [none, none]}
+    (tmp_path / "a.geojson").write_text(json.dumps(whole))
+    (tmp_path / "a.csv").write_text("class_name,score,lon,lat\ncar,1,,\ncar,1,,\n")
+    for name in ("a.geojson", "a.csv"):
+        assert run(["count", str(tmp_path / name), "--grid", "100"]) == 0
+        assert "counted 0 objects" in (words := " ".join(capsys.readouterr().err.split()))
+        assert "2 more are not counted" in words
+
+
 def test_files_that_cannot_be_counted_say_why(
     found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "latin.csv").write_bytes("class_name,score,lon,lat\nférry,1,2,3\n".encode("latin1"))
     (tmp_path / "zones.csv").write_text("name\nwest\n")
+    shapes = np.array([shapely.Polygon(), shapely.box(0, 0, 1, 1)], object)
     pyogrio.raw.write(
         str(tmp_path / "holes.gpkg"),
-        geometry=np.array([None, shapely.to_wkb(shapely.box(0, 0, 1, 1))], object),
+        geometry=shapely.to_wkb(shapes),
         field_data=[np.array(["car", "car"], object), np.array([0.5, 0.5])],
         fields=np.array(["class_name", "score"], object),
         geometry_type="Polygon",

@@ -630,6 +630,18 @@ def test_objects_outside_of_their_own_system_are_named(by: dict[str, Any]) -> No
         counting.add(lost, CRS.from_epsg(32612), source="a.gpkg")
 
 
+def test_one_object_beyond_the_map_does_not_cost_the_others(tmp_path: Path) -> None:
+    disc = CRS.from_proj4("+proj=geos +h=35786023 +lon_0=0 +sweep=y +datum=WGS84")
+    globe = write_zones(tmp_path / "globe.gpkg", [shapely.box(-180, -90, 180, 90)], crs="EPSG:4326")
+    counting = Counting(CountOptions(zones=globe, h3=2), disc, None)
+    xy = np.array([[0, 0], [9e6, 0], [1e5, 1e5]], np.float64)
+    counting.add(Places(xy, np.array(["ship", "ship", "car"], object), np.ones(3)), disc)
+    assert (counting.count, counting.unplaced) == (2, 1)
+    assert counting.by_class == {"ship": 1, "car": 1}
+    assert counting.zones is not None
+    assert counting.zones.outside == 0
+
+
 def test_a_grid_that_goes_beyond_the_ground_is_refused() -> None:
     disc = CRS.from_proj4("+proj=geos +h=35786023 +lon_0=0 +sweep=y +datum=WGS84")
     with pytest.raises(UsageError, match="goes beyond the ground"):

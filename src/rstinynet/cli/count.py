@@ -69,15 +69,11 @@ def count(
     counting = Counting(options, crs, None if grid is None else _extent(found, crs))
     stem = (out or found.parent) / found.stem
     counting.files(stem)
-    totals: dict[str, int] = {}
     there: set[str] = set()
     for part in places.read(found):
         there |= set(part.names.tolist())
-        kept = part.of(wanted, conf)
-        counting.add(kept, crs, source=str(found))
-        for name in kept.names.tolist():
-            totals[name] = totals.get(name, 0) + 1
-    files = counting.write(stem, wanted or sorted(totals))
+        counting.add(part.of(wanted, conf), crs, source=str(found))
+    files = counting.write(stem, wanted or sorted(counting.by_class))
     report(counting, files)
     missing = [name for name in wanted or () if name not in there]
     if missing:
@@ -87,7 +83,7 @@ def count(
             soft_wrap=True,
         )
     if json:
-        print(json_text.dumps(summary(counting, files) | {"counts": totals}))
+        print(json_text.dumps(summary(counting, files) | {"counts": counting.by_class}))
 
 
 def summary(counting: Counting, files: dict[str, Path]) -> dict[str, Any]:
@@ -95,6 +91,7 @@ def summary(counting: Counting, files: dict[str, Path]) -> dict[str, Any]:
     by_zones = counting.zones
     return {
         "count": counting.count,
+        "unplaced": counting.unplaced,
         "zones": None if by_zones is None else len(by_zones),
         "outside": None if by_zones is None else by_zones.outside,
         "files": {kind: str(path) for kind, path in files.items()},
@@ -108,9 +105,16 @@ def report(counting: Counting, files: dict[str, Path]) -> None:
     if by_zones is not None:
         where = f", {by_zones.outside} of them in none of the {len(by_zones)} zones"
     names = ", ".join(str(path) for path in files.values())
-    Console(stderr=True).print(
+    console = Console(stderr=True)
+    console.print(
         f"[green]counted[/] {counting.count} objects{where} → {escape(names)}", soft_wrap=True
     )
+    if counting.unplaced:
+        console.print(
+            f"[yellow]note[/] {counting.unplaced} more are not counted: they lie beyond what the "
+            "coordinate system maps, without a place",
+            soft_wrap=True,
+        )
 
 
 def _extent(found: Path, crs: CRS | None) -> Bounds | None:
@@ -120,6 +124,6 @@ def _extent(found: Path, crs: CRS | None) -> Bounds | None:
     from rstinynet.scenes import places
     from rstinynet.scenes.survey import extent
 
-    parts = (part.xy for part in places.read(found) if len(part))
-    bounds = [extent(np.hstack([xy, xy]), crs) for xy in parts]
+    parts = (part.xy[np.isfinite(part.xy).all(axis=1)] for part in places.read(found))
+    bounds = [extent(np.hstack([xy, xy]), crs) for xy in parts if len(xy)]
     return extent(np.array(bounds), crs) if bounds else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pyproj import CRS
 from pyproj.exceptions import ProjError
 
@@ -14,7 +16,7 @@ from rstinynet.errors import DataError, UsageError
 from rstinynet.scenes import density, features, georef, zones
 from rstinynet.scenes.density import Grid, Hexagons, projected
 from rstinynet.scenes.features import Header
-from rstinynet.scenes.places import Places
+from rstinynet.scenes.places import Floats, Places
 from rstinynet.scenes.raster import RasterSource
 from rstinynet.scenes.reader import check_place
 from rstinynet.scenes.result import Result
@@ -68,12 +70,28 @@ class Counting:
             self.grid = _grid(options.grid_m, crs, extent)
         if self.zones is not None:
             self.zones.check(crs, "what is counted")
-        self.count = 0
+        self.by_class: Counter[str] = Counter()
+        """Objects counted, by class."""
+        self.unplaced = 0
+        """Objects that are not counted: they have no place, or none that the systems map."""
+
+    @property
+    def count(self) -> int:
+        """Objects counted."""
+        return self.by_class.total()
 
     def add(self, places: Places, crs: CRS | None, *, source: str = "what is counted") -> None:
-        """Count these objects, in `crs`; DataError, which names `source`, if they lie outside."""
-        self.count += len(places)
+        """Count those of these objects, in `crs`, that have a place.
+
+        DataError, which names `source`, if all that are said to have one lie outside.
+        """
+        given = np.isfinite(places.xy).all(axis=1)
         try:
+            placed = given & self._mapped(places.xy, crs)
+            if given.any() and not placed.any():
+                raise ProjError("none of them is mapped")
+            self.unplaced += int((~placed).sum())
+            places = places.at(placed)
             if self.zones is not None:
                 self.zones.add(places, crs)
             for cells in (self.grid, self.hexagons):
@@ -85,6 +103,26 @@ class Counting:
                 f"{source}: objects lie outside of their coordinate system {crs.name}, so they "
                 f"cannot be counted; it may be the wrong one: assign the right one ({error})"
             ) from error
+        self.by_class.update(places.names.tolist())
+
+    def _mapped(self, xy: Floats, crs: CRS | None) -> npt.NDArray[np.bool_]:
+        """(N,) which points of `crs` lie in the systems that count, too.
+
+        A detector finds things off the disk of the Earth, and one must not cost the others.
+        """
+        found = np.ones(len(xy), np.bool_)
+        for target in self._targets().values():
+            if crs is not None and target is not None and target != crs:
+                found &= np.isfinite(georef.mapped(xy, crs, target)).all(axis=1)
+        return found
+
+    def _targets(self) -> dict[str, CRS | None]:
+        """The systems that count, by whose they are."""
+        return {
+            "the zones'": None if self.zones is None else self.zones.crs,
+            "the grid's": None if self.grid is None else self.grid.crs,
+            "H3's": None if self.hexagons is None else georef.WGS84,
+        }
 
     def add_result(self, result: Result) -> None:
         """Count what was found in a scene. UsageError where only this scene has no CRS."""
@@ -108,12 +146,7 @@ class Counting:
         crs = opened.crs
         if crs is None:
             raise UsageError(f"{opened.name} has no coordinate system, which counting needs")
-        needed = {
-            "the zones'": None if self.zones is None else self.zones.crs,
-            "the grid's": None if self.grid is None else self.grid.crs,
-            "H3's": None if self.hexagons is None else georef.WGS84,
-        }
-        for whose, target in needed.items():
+        for whose, target in self._targets().items():
             if target is not None and not georef.leads(crs, target):
                 raise UsageError(
                     f"no way leads from the coordinate system of {opened.name} to {whose} "

@@ -37,7 +37,7 @@ class Places:
     """Centres of objects."""
 
     xy: Floats
-    """(N, 2) in the coordinate system that comes with them, or pixels."""
+    """(N, 2) in the coordinate system that comes with them, or pixels; NaN for one of no place."""
     names: npt.NDArray[np.object_]
     """(N,) class names."""
     scores: Floats
@@ -52,6 +52,10 @@ class Places:
         keep = np.nan_to_num(self.scores, nan=0.0) >= conf
         if classes is not None:
             keep &= np.isin(self.names.astype(str), list(classes))
+        return self.at(keep)
+
+    def at(self, keep: npt.NDArray[np.bool_]) -> Places:
+        """Those for which `keep` (N,) is true."""
         return Places(self.xy[keep], self.names[keep], self.scores[keep])
 
 
@@ -71,7 +75,10 @@ def system(path: Path) -> CRS | None:
 
 
 def read(path: Path) -> Iterator[Places]:
-    """The objects of a file, `CHUNK` at a time, in its own coordinate system."""
+    """The objects of a file, `CHUNK` at a time, in its own coordinate system.
+
+    Those that were written without a place, as `predict` does beyond what a system maps, have none.
+    """
     _check(path)
     kind = path.suffix.lower()
     if kind == ".csv":
@@ -82,8 +89,13 @@ def read(path: Path) -> Iterator[Places]:
         yield from _read_ogr(path)
 
 
-def _checked(path: Path, places: Places, *, first: int, degrees: bool) -> Places:
-    """The objects, of the file's from number `first` on; DataError for no class or no place."""
+def _checked(
+    path: Path, places: Places, absent: npt.NDArray[np.bool_], *, first: int, degrees: bool
+) -> Places:
+    """The objects, of the file's from number `first` on.
+
+    DataError for one without a class, and for a place that is none, unless it is `absent` (N,).
+    """
     nameless = np.array([not isinstance(name, str) or not name for name in places.names], bool)
     if nameless.any():
         raise DataError(
@@ -93,6 +105,7 @@ def _checked(path: Path, places: Places, *, first: int, degrees: bool) -> Places
     if degrees:
         # Up to a turn on: what lies across the 180th meridian.
         lost |= (np.abs(places.xy) > (540, 90)).any(axis=1)
+    lost &= ~absent
     if lost.any():
         at = int(lost.argmax())
         raise DataError(
@@ -129,14 +142,22 @@ def _read_ogr(path: Path) -> Iterator[Places]:
             )
         values = dict(zip(meta["fields"].tolist(), columns, strict=True))
         _require(path, list(values))
-        if not len(geometry):
+        count = len(columns[0])
+        if not count:
             return
+        if geometry is None:  # where none of a layer's objects has a place
+            geometry = np.full(count, None, object)
         degrees = meta["crs"] is not None and CRS.from_user_input(meta["crs"]).is_geographic
         xy = middles(_shapes(path, geometry), degrees=degrees)
         scores = _scores(path, values["score"], first=start + 1)
         places = Places(xy, values["class_name"], scores)
-        yield _checked(path, places, first=start + 1, degrees=degrees)
-        start += len(geometry)
+        yield _checked(path, places, _absent(geometry), first=start + 1, degrees=degrees)
+        start += count
+
+
+def _absent(wkb: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+    """(N,) which objects have no geometry at all."""
+    return np.array([each is None for each in wkb], np.bool_)
 
 
 def _shapes(path: Path, wkb: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
@@ -173,13 +194,13 @@ def _read_parquet(path: Path) -> Iterator[Places]:
         file = pyarrow_parquet().ParquetFile(path)
         _require(path, file.schema_arrow.names)
         for batch in file.iter_batches(CHUNK, columns=[*_NEEDED, "geometry"]):
-            shapes = _shapes(path, batch["geometry"].to_numpy(zero_copy_only=False))
+            geometry = batch["geometry"].to_numpy(zero_copy_only=False)
             places = Places(
-                middles(shapes, degrees=degrees),
+                middles(_shapes(path, geometry), degrees=degrees),
                 np.array(batch["class_name"].to_pylist(), dtype=object),
                 _scores(path, batch["score"].to_numpy(zero_copy_only=False), first=first),
             )
-            yield _checked(path, places, first=first, degrees=degrees)
+            yield _checked(path, places, _absent(geometry), first=first, degrees=degrees)
             first += len(places)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise DataError(
@@ -195,7 +216,8 @@ def _read_csv(path: Path) -> Iterator[Places]:
             table = csv.DictReader(file)
             _require(path, table.fieldnames or [])
             while rows := list(islice(table, CHUNK)):
-                yield _checked(path, _of_rows(path, rows, first), first=first, degrees=True)
+                places, absent = _of_rows(path, rows, first)
+                yield _checked(path, places, absent, first=first, degrees=True)
                 first += len(rows)
     except csv.Error as error:
         raise DataError(
@@ -207,17 +229,27 @@ def _read_csv(path: Path) -> Iterator[Places]:
         ) from error
 
 
-def _of_rows(path: Path, rows: Sequence[Mapping[str, str]], first: int) -> Places:
+def _of_rows(
+    path: Path, rows: Sequence[Mapping[str, str]], first: int
+) -> tuple[Places, npt.NDArray[np.bool_]]:
+    """The objects, and (N,) which of them have neither lon nor lat."""
     try:
-        xy = np.array([(row["lon"], row["lat"]) for row in rows], np.float64)
-    except (KeyError, ValueError, TypeError) as error:
+        lonlat = [[(row[name] or "").strip() for name in ("lon", "lat")] for row in rows]
+    except KeyError as error:
         raise DataError(
-            f"{path}: a CSV is counted by its columns lon and lat, which it lacks or has "
-            f"as text ({error}): use the GeoPackage"
+            f"{path}: a CSV is counted by its columns lon and lat, and it has no {error}: use the "
+            "GeoPackage"
         ) from error
+    try:
+        xy = np.array([[text or "nan" for text in each] for each in lonlat], np.float64)
+    except ValueError as error:
+        raise DataError(
+            f"{path}: the columns lon and lat of a CSV hold degrees, not text ({error})"
+        ) from error
+    absent = np.array([not any(each) for each in lonlat], np.bool_)
     scores = np.array([row["score"] for row in rows], object)
     names = np.array([row["class_name"] for row in rows], object)
-    return Places(xy, names, _scores(path, scores, first=first))
+    return Places(xy, names, _scores(path, scores, first=first)), absent
 
 
 def _parquet_crs(path: Path) -> CRS | None:
