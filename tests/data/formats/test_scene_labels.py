@@ -121,6 +121,23 @@ def test_a_feature_in_another_crs_lands_on_its_pixels(tmp_path):
     np.testing.assert_allclose(found.images[0].boxes, [[10, 30, 20, 44]], atol=1e-3)
 
 
+def test_a_box_without_area_leaves_the_others_theirs(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    rows = ("a.tif,5,6,9,11,car,12.5", "a.tif,5,6,5,11,car,3", "a.tif,20,6,24,11,car,")
+    (tmp_path / "train.csv").write_text("\n".join(("image,xmin,ymin,xmax,ymax,label,area", *rows)))
+    np.testing.assert_array_equal(open_split(tmp_path, "train").images[0].areas, [12.5, 20])
+
+
+def test_a_feature_too_thin_for_a_box_leaves_the_others_their_areas(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif", width=200_000, height=8, bands=1)
+    sides = ((149_999.994, 150_000.006), (20, 24))  # no float32 lies between the first two
+    shapes = [shapely.box(3e5 + x0 / 2, 4e6 - 3, 3e5 + x1 / 2, 4e6 - 1) for x0, x1 in sides]
+    write_features(tmp_path / "train.gpkg", shapes, label=["car", "car"], area_px=[3.0, 12.5])
+    (image,) = open_split(tmp_path, "train").images
+    np.testing.assert_allclose(image.boxes, [[20, 2, 24, 6]], atol=1e-4)
+    np.testing.assert_array_equal(image.areas, [12.5])
+
+
 def test_own_results_can_be_labels(tmp_path):
     make_scene(tmp_path / "images" / "a.tif")
     (tmp_path / "train.csv").write_text(

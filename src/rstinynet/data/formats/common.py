@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 from affine import Affine
 from pyproj import CRS
@@ -146,10 +147,12 @@ def labelled_image(
     *,
     classes: int,
     where: Path,
+    areas: npt.ArrayLike | None = None,
 ) -> LabelledImage:
     """A fully labelled image from rows of (label, XYXY pixels, ignore); boxes are cut to it.
 
-    Boxes without area are left out, as in `read_coco`; areas are those of the boxes.
+    Boxes without area are left out, as in `read_coco`. `areas` are the rows' own, square pixels;
+    where there is none, or NaN, it is that of the box.
 
     Raises:
         DataError: a box is not finite or lies wholly outside the image.
@@ -167,6 +170,8 @@ def labelled_image(
     boxes = np.clip(corners, 0, (width, height, width, height)).astype(np.float32)
     solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     boxes = boxes[solid]
+    own = np.full(len(rows), np.nan) if areas is None else np.asarray(areas, np.float64)
+    own = own[solid]
     return LabelledImage(
         id=id_,
         path=path,
@@ -174,7 +179,7 @@ def labelled_image(
         height=height,
         boxes=boxes,
         labels=np.array([label for label, _, _ in rows], np.int64)[solid],
-        areas=area(boxes).astype(np.float64),
+        areas=np.where(np.isnan(own), area(boxes), own),
         crowd=np.array([ignore for _, _, ignore in rows], np.bool_)[solid],
         known=np.ones(classes, np.bool_),
         exhaustive=np.ones(classes, np.bool_),

@@ -212,12 +212,8 @@ def _image(
     where = find_image(name, folders, source=path)
     size = image_size(where)
     rows = [(label_of[kind], box, crowd) for kind, box, crowd, _ in objects]
-    image = labelled_image(where, number, size, rows, classes=len(label_of), where=path)
-    if len(image.boxes) == len(objects):  # else boxes without area were left out: areas are theirs
-        for at, (_, _, _, own) in enumerate(objects):
-            if own is not None:
-                image.areas[at] = own
-    return image
+    own = [math.nan if area is None else area for _, _, _, area in objects]
+    return labelled_image(where, number, size, rows, classes=len(label_of), where=path, areas=own)
 
 
 def find_image(name: str, folders: Sequence[Path], *, source: Path) -> Path:

@@ -301,18 +301,15 @@ def _on_scene(
         )
         for at, box in zip(mine.tolist(), boxes.tolist(), strict=True)
     ]
-    image = labelled_image(
+    return labelled_image(
         scene,
         number,
         (place.width, place.height),
         rows,
         classes=len(label_of),
         where=features.path,
+        areas=features.areas[mine],
     )
-    if len(image.boxes) == len(rows):  # else boxes without area were left out: areas are theirs
-        given = features.areas[mine]
-        image.areas[:] = np.where(np.isfinite(given), given, image.areas)
-    return image
 
 
 def _names(source: str, scene: Path) -> bool:
