@@ -20,6 +20,8 @@ from rstinynet.data.formats.yolo import label_path, write_yolo
 from rstinynet.errors import DataError
 
 Format = Literal["coco", "yolo", "voc", "dota", "csv", "geojson", "gpkg"]
+CLASSES_BY_BOXES: tuple[Format, ...] = ("dota", "csv", "geojson", "gpkg")
+"""Formats that have no list of the classes: without a box in any split there are none."""
 
 
 def open_any(data: Path | str, split: str) -> LabelledSet:
@@ -97,6 +99,8 @@ def write_as(
     """
     out = Path(out)
     labels = out if labels is None else labels
+    if not labelled.images and kind != "voc":  # VOC has a list of images, which may be empty
+        raise DataError(f"split '{split}' has no images to write")
     _require_names(labelled, kind)
     _require_sizes(labelled, kind)
     if kind == "yolo":
@@ -110,8 +114,6 @@ def write_as(
     if kind == "geojson" or kind == "gpkg":
         suffix = f".{kind}"
         return write_vector(labelled, out, split=split, suffix=suffix, link=link, labels=labels)
-    if not labelled.images:
-        raise DataError(f"split '{split}' has no images to write")
     placed = place_images(labelled, out / "images" / split, link=link)
     write_coco(placed, labels / f"{split}.json", images_dir=out / "images")
     return []
@@ -130,6 +132,7 @@ def write_all(
         DataError: `out` holds other images of the same names, or the format cannot hold the set.
     """
     out = Path(os.path.abspath(out))
+    _require_boxes(sets, kind)
     written = [path for name, each in sets.items() for path in _label_files(each, out, kind, name)]
     refuse_others(out, written, images=_others_images(sets, out, kind))
     with labels_at_once(out) as staged:
@@ -137,6 +140,16 @@ def write_all(
             name: write_as(each, out, kind=kind, split=name, link=link, labels=staged)
             for name, each in sets.items()
         }
+
+
+def _require_boxes(sets: Mapping[str, LabelledSet], kind: Format) -> None:
+    """One at least, where the classes are those of the boxes, or the set could not be read."""
+    images = [image for each in sets.values() for image in each.images]
+    if kind in CLASSES_BY_BOXES and images and not any(len(image.boxes) for image in images):
+        raise DataError(
+            f"{', '.join(sets)}: not one box, and {kind} has its classes by its boxes alone; write "
+            "coco or yolo, or convert together with a split that has objects"
+        )
 
 
 def _require_names(labelled: LabelledSet, kind: Format) -> None:

@@ -16,7 +16,7 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from rstinynet.data.annotations import Category, LabelledSet
-from rstinynet.data.convert import open_any, write_as
+from rstinynet.data.convert import open_any, write_all, write_as
 from rstinynet.data.folder import open_split, splits_of
 from rstinynet.data.formats.common import labelled_image
 from rstinynet.data.formats.table import read_table
@@ -423,6 +423,39 @@ def test_a_split_knows_the_classes_of_the_others(tmp_path, kind, ids):
     train, val = (open_split(tmp_path / "out", split) for split in ("train", "val"))
     assert train.categories == val.categories
     assert [val.names[label] for image in val.images for label in image.labels] == ["car"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "gpkg", "geojson"])
+def test_a_split_without_an_object_has_the_classes_of_the_others(tmp_path, kind):
+    labelled = make_set([make_scene(tmp_path / "a.tif")])
+    empty = replace(labelled, images=(_without_boxes(labelled.images[0]),))
+    write_all({"train": labelled, "val": empty}, tmp_path / "out", kind=kind)
+    train, val = (open_split(tmp_path / "out", split) for split in ("train", "val"))
+    assert train.categories == val.categories == labelled.categories
+    assert [len(image.boxes) for image in val.images] == [0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "gpkg", "geojson", "dota"])
+def test_a_set_without_an_object_is_not_written_without_its_classes(tmp_path, kind):
+    labelled = make_set([make_scene(tmp_path / "a.tif")])
+    empty = replace(labelled, images=(_without_boxes(labelled.images[0]),))
+    with pytest.raises(DataError, match=r"train, val: not one box.*write coco"):
+        write_all({"train": empty, "val": empty}, tmp_path / "out", kind=kind)
+    with pytest.raises(DataError, match="split 'test' has no images"):
+        write_all({"test": replace(labelled, images=())}, tmp_path / "out", kind=kind)
+    assert not (tmp_path / "out").exists()
+
+
+def test_features_that_are_none_are_refused_where_no_split_has_classes(tmp_path):
+    make_scene(tmp_path / "images" / "a.tif")
+    write_features(tmp_path / "train.gpkg", [], label=[])
+    with pytest.raises(DataError, match="no features"):
+        open_split(tmp_path, "train")
+
+
+def _without_boxes(image):
+    none = {name: getattr(image, name)[:0] for name in ("boxes", "labels", "areas", "crowd")}
+    return replace(image, **none)
 
 
 def test_a_feature_that_ends_at_a_scenes_edge_is_no_object_of_its_neighbour(tmp_path):

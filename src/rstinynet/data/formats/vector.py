@@ -72,12 +72,13 @@ def read_vector(
     """The labelled set of a vector file over the scenes under a folder.
 
     `also` are classes of other splits, with their ids where they have them: a set's splits have
-    the same classes. Every scene of the folder belongs to the set; those without a feature have no
-    objects. Class ids are those of a column `class_id`, else counted from 1 in alphabetical order.
+    the same classes, and one without a feature has those. Every scene of the folder belongs to the
+    set; those without a feature have no objects. Class ids are those of a column `class_id`, else
+    counted from 1 in alphabetical order.
 
     Raises:
-        DataError: no layer, CRS, outlines or classes; a scene without a CRS; a feature that names
-            no scene of the folder or touches none.
+        DataError: no layer, CRS, outlines or classes at all; a scene without a CRS; a feature that
+            names no scene of the folder or touches none.
     """
     path, images = Path(path), Path(images)
     features = _read(path)
@@ -85,6 +86,8 @@ def read_vector(
     if not scenes:
         raise DataError(f"{images}: no images for the features of {path}")
     categories = _categories(features, also or {})
+    if not categories:
+        raise DataError(f"{path}: no features; a label file needs at least one object")
     label_of = {category.name: label for label, category in enumerate(categories)}
     used = np.zeros(len(features.kinds), np.bool_)
     pictures = [
@@ -136,8 +139,6 @@ def _read(path: Path) -> _Features:
         raise DataError(
             f"{path}: has no CRS, so its features cannot be placed; set it, in QGIS say"
         )
-    if not len(outlines):
-        raise DataError(f"{path}: no features; a label file needs at least one object")
     broken = shapely.is_missing(outlines) & np.array([each is not None for each in wkb], np.bool_)
     points, owner = shapely.get_coordinates(outlines, return_index=True)
     broken[owner[~np.isfinite(points).all(axis=1)]] = True
@@ -154,6 +155,8 @@ def _read(path: Path) -> _Features:
             "(points and lines have no size: give each a box)"
         )
     kind = _column(columns, CLASS_COLUMNS)
+    if kind is None and not len(outlines):
+        kind = np.zeros(0, object)  # GeoJSON without a feature has no columns either
     if kind is None:
         raise DataError(
             f"{path}: no column with classes among {sorted(columns)}; name it one of "
