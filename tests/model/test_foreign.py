@@ -133,6 +133,43 @@ def test_damaged_checkpoints(tmp_path, content):
         read_checkpoint(tmp_path / "w.pt")
 
 
+def test_damaged_archives_are_called_unreadable(tmp_path):
+    path = tmp_path / "w.pt"
+    torch.save({"model": {"model.0.conv.weight": torch.ones(2)}}, path)
+    whole = path.read_bytes()
+    entry = whole.index(b"PK\x01\x02")
+    path.write_bytes(whole[: entry + 6] + b"\xff" + whole[entry + 7 :])  # version needed
+    assert read_checkpoint(path).tensors  # torch's reader does not look at it
+    path.write_bytes(whole[: entry + 46] + b"\xff" + whole[entry + 47 :])  # name
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
+        read_checkpoint(path)
+
+
+def test_a_network_inside_itself_is_called_unreadable(tmp_path, monkeypatch):
+    package = types.ModuleType("ultralytics")
+    package.Net = type("Net", (torch.nn.Module,), {"__module__": "ultralytics"})
+    monkeypatch.setitem(sys.modules, "ultralytics", package)
+    net = package.Net()
+    net._modules["again"] = net
+    torch.save({"model": net}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("key", ["ema", "model"])
+def test_a_tensor_may_be_called_as_the_network_is(tmp_path, key):
+    torch.save({key: torch.ones(2), "a": torch.ones(3)}, tmp_path / "w.pt")
+    assert set(read_checkpoint(tmp_path / "w.pt").tensors) == {key, "a"}
+
+
+def test_values_that_are_not_finite_are_refused(look_alike):
+    state = random_state("yolo11n", 5)
+    state["model.10.m.0.attn.qkv.bn.running_var"][0] = 1e6  # more than float16 holds
+    path = look_alike({n: t.half() if t.is_floating_point() else t for n, t in state.items()})
+    with pytest.raises(WeightsError, match=r"qkv\.bn\.running_var' has values .* not finite"):
+        initial_model("yolo11n", 5, seed=0, init=str(path), names=FIVE)
+
+
 def test_torchscript_is_refused_and_never_loaded(tmp_path, monkeypatch):
     path = tmp_path / "w.pt"
     # torch's own serialiser is deprecated in favour of export, and still writes such files.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import pickle
 import re
 import types
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -92,6 +91,11 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         content = torch.load(
             path, map_location="cpu", pickle_module=safe_pickle, weights_only=False
         )
+        network = _network(content)
+        tensors = {
+            name: tensor.detach().float() if tensor.is_floating_point() else tensor
+            for name, tensor in _tensors(network, "")
+        }
     except WeightsError as error:
         raise WeightsError(f"{path}: refused, since {error}") from error
     except Exception as error:
@@ -103,13 +107,19 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
                 "where it comes from, and save it anew"
             ) from error
         raise WeightsError(f"{path}: not a readable checkpoint ({error})") from error
-    if isinstance(content, dict):
-        content = content.get("ema") or content.get("model") or content
-    tensors = dict(_tensors(content, ""))
     if not tensors:
         raise WeightsError(f"{path}: there are no tensors of a network in it")
-    floats = {n: t.detach().float() if t.is_floating_point() else t for n, t in tensors.items()}
-    return Checkpoint(floats, _class_names(content))
+    return Checkpoint(tensors, _class_names(network))
+
+
+def _network(content: Any) -> Any:
+    """The network, or its state, in what was saved: the averaged one where there is one."""
+    if isinstance(content, dict):
+        for key in ("ema", "model"):
+            held = content.get(key)
+            if not isinstance(held, Tensor) and held:
+                return held
+    return content
 
 
 def _class_names(network: Any) -> tuple[str, ...]:
@@ -123,11 +133,12 @@ def _class_names(network: Any) -> tuple[str, ...]:
 
 
 def _is_torchscript(path: Path) -> bool:
+    """Asked of torch's own reader: another may read a damaged archive otherwise, or not at all."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
+        with path.open("rb") as file:
+            return "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records()
+    except Exception:
+        return False  # torch.load begins with the same call, and refuses what it refuses
 
 
 def _tensors(value: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -203,7 +214,8 @@ def ultralytics_name(name: str) -> str:
 def translated(model: DetectorModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors by our names, those of a `yolo11*` model that the checkpoint has in any shape.
 
-    Raises WeightsError for another kind of model, or when less than the backbone fits.
+    Raises WeightsError for another kind of model, values that are not finite, or when less than
+    the backbone fits.
     """
     config = model.config
     plain = config.backbone == "yolo11" and config.arb == "none" and config.pfdh is None
@@ -215,6 +227,11 @@ def translated(model: DetectorModel, tensors: Mapping[str, Tensor]) -> dict[str,
     for name, own in model.state_dict().items():
         tensor = tensors.get(ultralytics_name(name))
         if tensor is not None:
+            if not torch.isfinite(tensor).all():
+                raise WeightsError(
+                    f"the checkpoint's tensor {ultralytics_name(name)!r} has values that are not "
+                    "finite: its training diverged, or float16 did not hold them"
+                )
             theirs[name] = tensor.to(own.dtype)
         if name.startswith("backbone.") and (tensor is None or tensor.shape != own.shape):
             misfits.append(name)
