@@ -22,8 +22,9 @@ from rstinynet.runtime.torch_backend import TorchBackend
 from rstinynet.scenes.detector import Detector
 from rstinynet.speed import subject
 from rstinynet.speed.limits import Limits, measure_limits, traffic_gbytes
-from rstinynet.speed.lively import CONF, enliven
-from rstinynet.speed.run import in_turns, sample_image, summary
+from rstinynet.speed.lively import CANDIDATES, CONF, enliven
+from rstinynet.speed.run import _cases, in_turns, input_of, sample_image, summary
+from rstinynet.speed.settings import SpeedSettings
 from rstinynet.speed.subject import Timed
 
 SIDE = 96
@@ -127,6 +128,17 @@ def test_names_without_weights_are_timed_and_said_to_be_random(monkeypatch, caps
     shown = capsys.readouterr().out
     assert "random weights" in shown
     assert "left out: OpenVINO: not installed: pip install 'rs-tinynet[openvino]'" in shown
+
+
+def test_random_weights_have_candidates_at_each_size(tmp_path):
+    image = sample_image(tmp_path)
+    settings = SpeedSettings(imgsz=(64, 128), threads=(1, 2))
+    cases = list(_cases("yolo11n", settings, image))
+    assert [(case.side, case.threads) for case in cases] == [(64, 1), (64, 2), (128, 1), (128, 2)]
+    for case in cases[::2]:
+        with torch.inference_mode():
+            maps = case.model(torch.from_numpy(input_of(image, case.side))).main
+        assert len(find(maps, case.model.strides, conf=CONF)[0]) == CANDIDATES
 
 
 def test_images_to_calibrate_on_that_are_not_there(tmp_path, capsys):

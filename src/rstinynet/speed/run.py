@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import statistics
@@ -137,20 +138,24 @@ def _cases(model: str, settings: SpeedSettings, image: Path) -> Iterator[Case]:
             yield Case(source=Path(model), model=None, metadata=described, side=side, threads=count)
         return
     loaded, described, random = load_or_build(model)
-    for side, count in product(settings.imgsz or (_own_side(described),), threads):
+    for side in settings.imgsz or (_own_side(described),):
+        of_side = loaded
         if random:
             from rstinynet.speed.lively import enliven
 
-            enliven(loaded, input_of(image, side))
-        yield Case(
-            source=None,
-            model=loaded,
-            metadata=described,
-            side=side,
-            threads=count,
-            device=settings.device,
-            random=random,
-        )
+            # A copy: all sizes are opened before the first is timed.
+            of_side = copy.deepcopy(loaded)
+            enliven(of_side, input_of(image, side))
+        for count in threads:
+            yield Case(
+                source=None,
+                model=of_side,
+                metadata=described,
+                side=side,
+                threads=count,
+                device=settings.device,
+                random=random,
+            )
 
 
 def load_or_build(model: str) -> tuple[Any, WeightsMetadata, bool]:
