@@ -640,6 +640,9 @@ def test_one_object_beyond_the_map_does_not_cost_the_others(tmp_path: Path) -> N
     assert counting.by_class == {"ship": 1, "car": 1}
     assert counting.zones is not None
     assert counting.zones.outside == 0
+    # Of a scene whose middle is on the ground even one that finds nothing else.
+    counting.add(Places(xy[1:2], np.array(["ship"], object), np.ones(1)), disc)
+    assert (counting.count, counting.unplaced) == (2, 2)
 
 
 def test_a_grid_that_goes_beyond_the_ground_is_refused() -> None:

@@ -80,15 +80,16 @@ class Counting:
         """Objects counted."""
         return self.by_class.total()
 
-    def add(self, places: Places, crs: CRS | None, *, source: str = "what is counted") -> None:
+    def add(self, places: Places, crs: CRS | None, *, source: str | None = None) -> None:
         """Count those of these objects, in `crs`, that have a place.
 
-        DataError, which names `source`, if all that are said to have one lie outside.
+        DataError if all that are said to have one lie outside of the system of the file `source`;
+        None: of a scene, whose own place has been looked at (`check`).
         """
         given = np.isfinite(places.xy).all(axis=1)
         try:
             placed = given & self._mapped(places.xy, crs)
-            if given.any() and not placed.any():
+            if source is not None and given.any() and not placed.any():
                 raise ProjError("none of them is mapped")
             self.unplaced += int((~placed).sum())
             places = places.at(placed)
@@ -100,8 +101,9 @@ class Counting:
         except ProjError as error:
             assert crs is not None
             raise DataError(
-                f"{source}: objects lie outside of their coordinate system {crs.name}, so they "
-                f"cannot be counted; it may be the wrong one: assign the right one ({error})"
+                f"{source or 'what is counted'}: objects lie outside of their coordinate system "
+                f"{crs.name}, so they cannot be counted; it may be the wrong one: assign the right "
+                f"one ({error})"
             ) from error
         self.by_class.update(places.names.tolist())
 
@@ -132,7 +134,7 @@ class Counting:
         for found in result.found.chunks():
             xy = features.centres(found, header, crs)
             places = Places(xy, names[found.labels], found.scores.astype(np.float64))
-            self.add(places, crs, source=result.source)
+            self.add(places, crs)
 
     def check(self, source: Source) -> None:
         """Refuse a scene that cannot be counted among the others, before its search.
