@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import types
 
 import cv2
 import numpy as np
@@ -116,6 +117,26 @@ def test_a_model_that_is_not_there_ends_before_the_first_is_timed(lively, tmp_pa
     save_weights(path, model, described)
     monkeypatch.setattr("rstinynet.speed.run._tables", lambda *args: pytest.fail("was timed"))
     assert run(["benchmark", str(path), str(tmp_path / "nowhere.safetensors")]) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["yolo11n", "tiny.onnx", "--runtimes", "torch"], "runs in onnx, not in the runtimes"),
+        (["tiny.onnx", "--device", "cpu"], "--device cpu is torch's"),
+        (["yolo11n", "--device", "cpu", "--runtimes", "onnx"], "--device cpu is torch's"),
+        (["yolo11n", "--calibrate", "."], "--runtimes with int8 or int8-bf16"),
+    ],
+)
+def test_settings_without_use_end_before_the_first_is_timed(
+    options, words, tmp_path, monkeypatch, capsys
+):
+    backend = types.SimpleNamespace(side=64)
+    described = WeightsMetadata(model="yolo11n", names=("a",), category_ids=(1,))
+    monkeypatch.setattr("rstinynet.speed.run.open_model", lambda model: (backend, described))
+    monkeypatch.setattr("rstinynet.speed.run._tables", lambda *args: pytest.fail("was timed"))
+    assert run(["benchmark", *options, "--imgsz", "64"]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_names_without_weights_are_timed_and_said_to_be_random(monkeypatch, capsys):

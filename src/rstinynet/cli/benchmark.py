@@ -42,7 +42,9 @@ def benchmark(
     ] = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="Folder of images for INT8. (default: the image; enough for speed)"),
+        typer.Option(
+            help="Folder of images for the runtimes int8. (default: the image; enough for speed)"
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="torch's: cpu, cuda. (default: a GPU where there is one)")

@@ -54,6 +54,9 @@ def benchmark(
         image = settings.image or sample_image(Path(folder))
         # All are opened before the first is timed, so that a wrong name costs nothing.
         cases = [list(_cases(model, settings, image)) for model in models]
+        _check_used(
+            settings, {n for some in cases for case in some for n in _wanted(case, settings)}
+        )
         for number, of_model in enumerate(cases):
             # Two files of one model are exported apart.
             own = Path(folder) / str(number)
@@ -249,6 +252,20 @@ def _wanted(case: Case, settings: SpeedSettings) -> tuple[str, ...]:
 
     on_gpu = torch.cuda.is_available() and (settings.device or "cuda").startswith("cuda")
     return ON_GPU if on_gpu else ON_CPU
+
+
+def _check_used(settings: SpeedSettings, cases: list[Case]) -> None:
+    """UsageError for settings of runtimes that no model is timed in."""
+    wanted = [RUNTIMES[name] for case in cases for name in _wanted(case, settings)]
+    if settings.device is not None and not any(one.module == "torch" for one in wanted):
+        raise UsageError(
+            f"--device {settings.device} is torch's, and nothing is timed in torch: leave it out"
+        )
+    if settings.calibrate is not None and not any(one.int8 for one in wanted):
+        able = " or ".join(name for name, one in RUNTIMES.items() if one.int8)
+        raise UsageError(
+            f"--calibrate is for INT8, in which nothing is timed: give --runtimes with {able}"
+        )
 
 
 def _cost(case: Case) -> dict[str, Any]:
