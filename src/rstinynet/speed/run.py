@@ -54,9 +54,7 @@ def benchmark(
         image = settings.image or sample_image(Path(folder))
         # All are opened before the first is timed, so that a wrong name costs nothing.
         cases = [list(_cases(model, settings, image)) for model in models]
-        _check_used(
-            settings, {n for some in cases for case in some for n in _wanted(case, settings)}
-        )
+        _check_used(settings, [case for of_model in cases for case in of_model])
         for number, of_model in enumerate(cases):
             # Two files of one model are exported apart.
             own = Path(folder) / str(number)
