@@ -108,6 +108,7 @@ def test_each_file_of_one_model_is_exported_itself(lively, image, tmp_path, caps
     loud, still = report_of(capsys, *paths, *options)["tables"]
     assert [row["objects"] > 0 for row in loud["rows"]] == [True, True]
     assert [row["objects"] for row in still["rows"]] == [0, 0]
+    assert [table["source"] for table in (loud, still)] == [str(path) for path in paths]
 
 
 def test_a_model_that_is_not_there_ends_before_the_first_is_timed(lively, tmp_path, monkeypatch):
@@ -209,6 +210,11 @@ def test_limits_are_the_slower_of_arithmetic_and_memory():
     weights = 4e-9 * sum(p.numel() for p in model.deployed().parameters())
     assert large - weights == pytest.approx(4 * (small - weights))
     assert traffic_gbytes(model, 64, "float16") == pytest.approx(small / 2)
+
+
+def test_an_image_of_one_row_is_seen(tmp_path):
+    assert cv2.imwrite(str(tmp_path / "row.png"), np.zeros((1, 2000, 3), np.uint8))
+    assert input_of(tmp_path / "row.png", 64).shape == (1, 3, 64, 64)
 
 
 def test_sample_image_is_a_square(tmp_path):

@@ -136,7 +136,14 @@ def _cases(model: str, settings: SpeedSettings, image: Path) -> Iterator[Case]:
         if settings.imgsz and settings.imgsz != (own,) and backend.side:
             raise UsageError(f"{model} takes {own} px only: leave out --imgsz, or export it again")
         for side, count in product(settings.imgsz or (own,), threads):
-            yield Case(source=Path(model), model=None, metadata=described, side=side, threads=count)
+            yield Case(
+                given=model,
+                source=Path(model),
+                model=None,
+                metadata=described,
+                side=side,
+                threads=count,
+            )
         return
     loaded, described, random = load_or_build(model)
     for side in settings.imgsz or (_own_side(described),):
@@ -149,6 +156,7 @@ def _cases(model: str, settings: SpeedSettings, image: Path) -> Iterator[Case]:
             enliven(of_side, input_of(image, side))
         for count in threads:
             yield Case(
+                given=model,
                 source=None,
                 model=of_side,
                 metadata=described,
@@ -184,7 +192,7 @@ def _tables(
     case: Case, settings: SpeedSettings, image: Path, folder: Path, told: Told
 ) -> Iterator[dict[str, Any]]:
     """One table a batch size: all runtimes of one case are open at once."""
-    label = f"{case.metadata.model} at {case.side} px"
+    label = f"{case.given} at {case.side} px"
     longest = max(size_of(image))
     calibrate = [read_rgb(image)]
     if settings.calibrate is not None:
@@ -215,7 +223,7 @@ def _tables(
             rows[name] = found
         yield {
             "model": case.metadata.model,
-            "source": str(case.source or "") or None,
+            "source": None if case.given == case.metadata.model else case.given,
             "random_weights": case.random,
             "imgsz": case.side,
             "batch": batch,
@@ -287,7 +295,7 @@ def _limits(case: Case, opened: dict[str, Subject]) -> dict[str, dict[str, float
     )
     gflops = cost_of(case.model, imgsz=case.side).gflops
     found: dict[str, dict[str, float]] = {}
-    for precision in {RUNTIMES[name].precision for name in opened}:
+    for precision in dict.fromkeys(RUNTIMES[name].precision for name in opened):
         limits = measure_limits(torch_device, precision, threads=case.threads)
         on_gpu = torch_device.startswith("cuda")
         # A processor's caches hold what passes between layers, so memory is no limit there.
@@ -316,7 +324,7 @@ def input_of(image: Path, side: int) -> Any:
     """(1, 3, S, S) in [0, 1]: the image as the model sees it."""
     pixels = read_rgb(image)
     factor = side / max(pixels.shape[:2])
-    size = (round(pixels.shape[1] * factor), round(pixels.shape[0] * factor))
+    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
     canvas = np.full((1, side, side, 3), 114, np.uint8)
     canvas[0, : size[1], : size[0]] = cv2.resize(pixels, size)
     return np.ascontiguousarray(canvas.transpose(0, 3, 1, 2), np.float32) / np.float32(255)

@@ -27,6 +27,8 @@ class UnavailableError(RSTinyNetError):
 class Case:
     """A model and how large what it sees is."""
 
+    given: str = ""
+    """What the user calls it: a name, or a path."""
     source: Path | None
     """An exported file; None: `model`."""
     model: Any
