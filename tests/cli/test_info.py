@@ -81,6 +81,8 @@ def test_the_readable_form_has_the_same_numbers(capsys: pytest.CaptureFixture[st
         (["yolo11n", "--imgsz", "0"], 2, "positive multiple of 32"),
         (["yolo11n", "--imgsz", "1000000000"], 2, "at most 65536 pixels"),
         (["yolo11n", "--classes", "0"], 2, "--classes must be 1 or more, not 0"),
+        (["--classes", "3"], 2, "are of one model: name it"),
+        (["--imgsz", "640", "--json"], 2, "are of one model: name it"),
         (["missing.safetensors"], 4, "no weights file at 'missing.safetensors'"),
     ],
 )

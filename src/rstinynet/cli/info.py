@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 AITOD_CLASSES = 8
 """Classes of AI-TOD, for which the paper counts its models."""
+COUNTED_AT = 800
+"""Side of AI-TOD's images, at which the paper counts operations."""
 
 
 def info(
@@ -32,21 +34,26 @@ def info(
         int | None,
         typer.Option(help="Classes of a named model (default: the shipped weights', or 8)."),
     ] = None,
-    imgsz: Annotated[int, typer.Option(help="Side in pixels at which GFLOPs are counted.")] = 800,
+    imgsz: Annotated[
+        int | None,
+        typer.Option(help=f"Side in pixels at which GFLOPs are counted. (default: {COUNTED_AT})"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Parameters, GFLOPs (2 a multiply-accumulate) and strides of a model, and its metadata."""
     if model is None:
+        if classes is not None or imgsz is not None:
+            raise UsageError("--classes and --imgsz are of one model: name it, or leave them out")
         _print_models(json)
         return
-    described = describe(model, classes=classes, imgsz=imgsz)
+    described = describe(model, classes=classes, imgsz=COUNTED_AT if imgsz is None else imgsz)
     if json:
         print(json_text.dumps(described))
     else:
         _print_description(described)
 
 
-def describe(model: str, *, classes: int | None = None, imgsz: int = 800) -> dict[str, Any]:
+def describe(model: str, *, classes: int | None = None, imgsz: int = COUNTED_AT) -> dict[str, Any]:
     """What `rstinynet info MODEL --json` prints.
 
     Metadata of shipped weights is given where `classes` asks for no other number than theirs.
