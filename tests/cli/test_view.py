@@ -8,6 +8,7 @@ import cv2
 import pytest
 
 from rstinynet.cli.main import run
+from rstinynet.cli.view import _named
 from rstinynet.data.synthetic import make_synthetic
 from rstinynet.model.presets import build
 from rstinynet.model.weights import WeightsMetadata, save_weights
@@ -38,6 +39,17 @@ def test_two_results_files_in_columns(data, tmp_path, capsys):
     assert "all 4 hit, 0 missed, 0 false; fewer 3 hit, 1 missed, 0 false" in printed.err
     picture = cv2.imread(str(out / "val_0000_1.png"))
     assert picture.shape[1] == 3 * 512 + 2 * 8
+
+
+def test_a_path_may_have_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "lr=0.1" / "dets.json"
+    path.parent.mkdir()
+    assert _named("lr=0.1/dets.json") == ("lr", "0.1/dets.json")
+    path.write_text("[]")
+    assert _named("lr=0.1/dets.json") == ("dets", "lr=0.1/dets.json")
+    assert _named("a=lr=0.1/dets.json") == ("a", "lr=0.1/dets.json")
+    assert _named(f"a={'x' * 5000}") == ("a", "x" * 5000)
 
 
 def test_a_model_on_named_images(data, tmp_path, capsys):

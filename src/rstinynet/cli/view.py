@@ -104,13 +104,21 @@ def view(
 def _named(text: str) -> tuple[str, str]:
     """A column's name and its file; without a name the file's own."""
     name, separator, path = text.partition("=")
-    if separator and name.strip() and path.strip() and "/" not in name:
+    if separator and name.strip() and path.strip() and "/" not in name and not _is_there(text):
         return name.strip(), path.strip()
     stem = Path(text).stem
     # Runs all call their weights best or last.
     if stem in ("best", "last") and Path(text).parent.name == "weights":
         stem = Path(text).resolve().parent.parent.name
     return stem, text
+
+
+def _is_there(text: str) -> bool:
+    """Whether a file is called so, = and all, as in a folder lr=0.1."""
+    try:
+        return Path(text).exists()
+    except OSError:
+        return False  # longer than a file's name can be
 
 
 def _ids(text: str, labelled: LabelledSet) -> set[int]:
