@@ -93,18 +93,22 @@ def test_version_2_has_its_own_boxes_and_is_never_mixed_in(parts, tmp_path):
         prepare_aitod(parts, tmp_path / "out", version="v1", expected=EXPECTED)
 
 
-def test_tiles_of_one_folder_have_one_order_of_channels(parts, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    whole = xview.cut_tiles
+def stop_after_cutting(monkeypatch, parts, out):
+    """Prepare AI-TOD, and be interrupted when the tiles are there and the labels are not."""
 
-    def interrupted(*values, **options):
-        whole(*values, **options)
+    def interrupted(*args, **kwargs):
+        xview.cut_tiles(*args, **kwargs)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(aitod, "cut_tiles", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare_aitod(parts, out, expected=EXPECTED)
-    monkeypatch.setattr(aitod, "cut_tiles", whole)
+
+
+def test_tiles_of_one_folder_have_one_order_of_channels(parts, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    stop_after_cutting(monkeypatch, parts, out)
+    monkeypatch.setattr(aitod, "cut_tiles", xview.cut_tiles)
     for _ in range(2):
         with pytest.raises(UsageError, match="channels as 'toolkit', not 'rgb'"):
             prepare_aitod(parts, out, expected=EXPECTED, channels="rgb")
@@ -149,17 +153,9 @@ def test_the_published_counts_are_insisted_on(parts, tmp_path):
 
 
 def test_an_interrupted_run_goes_on(parts, tmp_path, monkeypatch):
-    real = xview.cut_tiles
-
-    def interrupted(*args, **kwargs):
-        real(*args, **kwargs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(aitod, "cut_tiles", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepare_aitod(parts, tmp_path / "out", expected=EXPECTED)
+    stop_after_cutting(monkeypatch, parts, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.json"))
-    cuts = []
+    cuts, real = [], xview.cut_tiles
     monkeypatch.setattr(aitod, "cut_tiles", lambda *a, **k: (cuts.append(a[1]), real(*a, **k)))
     prepare_aitod(parts, tmp_path / "out", expected=EXPECTED)
     assert len(cuts) == 1  # of the two tiles one was there already
