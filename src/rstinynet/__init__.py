@@ -23,6 +23,7 @@ from rstinynet.errors import (
 from rstinynet.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rstinynet.detections import Detections
@@ -53,20 +54,21 @@ _LAZY = {
 
 
 def load(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Sequence[str | Path],
     *,
     device: str | None = None,
     options: RuntimeOptions | None = None,
 ) -> Detector:
     """The detector of shipped weights by name, of a weights file (.safetensors) by path, of an
     exported model (.onnx, .xml), which is run without torch, of a folder that `rstinynet package`
-    wrote, or of such a folder on a hub ("hub:owner/name", "hub:owner/name@revision").
+    wrote, or of such a folder on a hub ("hub:owner/name", "hub:owner/name@revision"). Of several,
+    a sequence or names separated by commas, it is what they agree on.
 
     `device` is the runtime's name of one: torch's ("cpu", "cuda:1"; without it a GPU is used where
     there is one), ONNX Runtime's ("cpu", "cuda", ...) or OpenVINO's. `options` are threads,
-    providers and batch. Raises WeightsError where there are no such weights or they cannot be
-    used, ExportError for an exported model that cannot be run, UsageError for a device that is not
-    there.
+    providers and batch. Raises WeightsError where there are no such weights, or they cannot be used
+    or not together, ExportError for an exported model that cannot be run, UsageError for a device
+    that is not there.
     """
     from rstinynet.scenes.detector import Detector
 

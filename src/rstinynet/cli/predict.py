@@ -38,7 +38,8 @@ def predict(
         str | None,
         typer.Option(
             help="Weights (.safetensors), an exported model (.onnx, .xml), a packaged folder, "
-            "hub:owner/name@revision, or a shipped model's name. (default: the shipped one)"
+            "hub:owner/name@revision, or a shipped model's name; several, separated by commas, "
+            "search together. (default: the shipped one)"
         ),
     ] = None,
     conf: Annotated[

@@ -31,7 +31,8 @@ def val(
         str | None,
         typer.Option(
             help="Weights (.safetensors), an exported model (.onnx, .xml), a packaged folder, "
-            "hub:owner/name@revision, or a shipped model's name."
+            "hub:owner/name@revision, or a shipped model's name; several, separated by commas, "
+            "search together."
         ),
     ] = None,
     split: SPLIT = "val",

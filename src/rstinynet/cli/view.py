@@ -25,7 +25,8 @@ def view(
         list[str] | None,
         typer.Option(
             help="MODEL or NAME=MODEL, a column: weights, an exported model, a packaged folder, "
-            "hub:owner/name@revision, or a shipped model's name. Repeatable."
+            "hub:owner/name@revision, or a shipped model's name; several, separated by commas, are "
+            "one column. Repeatable."
         ),
     ] = None,
     split: SPLIT = "val",

@@ -143,6 +143,13 @@ def tempered(scores: npt.ArrayLike, temperature: float | Float64Array) -> Float6
         return np.asarray(1 / (1 + ((1 - p) / p) ** (1 / temperature)))
 
 
+def before_temperature(conf: float, temperature: float) -> float:
+    """A raw score at or below the one that the temperature turns into `conf`."""
+    if temperature == 1:
+        return conf
+    return max(0.0, float(tempered(np.array([conf]), 1 / temperature)[0]) * (1 - 1e-5))
+
+
 def best_temperature(scores: Float64Array, right: BoolArray) -> float:
     """The temperature with the least negative log-likelihood of the outcomes.
 

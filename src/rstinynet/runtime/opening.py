@@ -1,23 +1,25 @@
 """From what a user names to a model that runs.
 
 Weights by the name of a shipped model, a weights, ONNX or OpenVINO file, a packaged folder, or a
-model on a hub.
+model on a hub; or several of them, which search together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from rstinynet.errors import ExportError, WeightsError
+from rstinynet.errors import ExportError, UsageError, WeightsError
 from rstinynet.model.located import located
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, RuntimeOptions
+from rstinynet.runtime.ensemble import Member, together
 from rstinynet.runtime.exported import without_providers
 
 
 def open_model(
-    path_or_name: Path | str,
+    path_or_name: Path | str | Sequence[Path | str],
     *,
     device: str | None = None,
     options: RuntimeOptions | None = None,
@@ -25,10 +27,42 @@ def open_model(
     """The model and its metadata; torch is imported only for weights.
 
     Of a folder (or `hub:owner/name[@revision]`) the weights are run where torch is installed and
-    no `providers` are asked for, else its ONNX file. Raises WeightsError where there are no such
-    weights or they cannot be used (or torch is not installed), ExportError for an exported model
+    no `providers` are asked for, else its ONNX file. Several, a sequence or names separated by
+    commas, become one (`ensemble`). Raises WeightsError where there are no such weights or they
+    cannot be used (or torch is not installed) or not together, ExportError for an exported model
     that cannot be run, UsageError for a device that the runtime does not have.
     """
+    names = _several(path_or_name)
+    opened = [_open(name, device=device, options=options) for name in names]
+    if len(opened) == 1:
+        return opened[0]
+    return together([Member(*one, str(name)) for one, name in zip(opened, names, strict=True)])
+
+
+def _several(given: Path | str | Sequence[Path | str]) -> list[Path | str]:
+    """What to open; a comma parts names unless it is a file's or folder's own."""
+    if isinstance(given, str) and "," in given and not _is_there(given):
+        names: list[Path | str] = [one.strip() for one in given.split(",")]
+    else:
+        names = [given] if isinstance(given, str | Path) else list(given)
+    if not names or not all(map(str, names)) or len(set(map(str, names))) < len(names):
+        raise UsageError(
+            "a model is named by one name or path, or by several that differ, separated by "
+            f"commas, not {given!r}"
+        )
+    return names
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:
+        return False  # longer than a file's name can be
+
+
+def _open(
+    path_or_name: Path | str, *, device: str | None, options: RuntimeOptions | None
+) -> tuple[Backend, WeightsMetadata]:
     path_or_name = located(path_or_name, suffixes=_preferred(options))
     suffix = Path(path_or_name).suffix.lower()
     if suffix in (".onnx", ".xml", ".pt2"):

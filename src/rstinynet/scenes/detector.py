@@ -13,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from rstinynet import boxes as box
+from rstinynet.agree import agreed
 from rstinynet.detections import Detections
 from rstinynet.errors import UsageError
-from rstinynet.evaluate.calibration import tempered
+from rstinynet.evaluate.calibration import before_temperature, tempered
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, RuntimeOptions
 from rstinynet.runtime.opening import open_model
 from rstinynet.scenes.options import LEAST_TILE
 from rstinynet.scenes.result import Result
 from rstinynet.scenes.stream import DEFAULT_IOU, DEFAULT_MAX_DET, PredictOptions, predict
-from rstinynet.scenes.views import agreed, check_views, scales_of, seen, unseen
+from rstinynet.scenes.views import check_views, scales_of, seen, unseen
 from rstinynet.suppress import suppress
 
 if TYPE_CHECKING:
@@ -69,15 +70,17 @@ class Detector:
     @classmethod
     def load(
         cls,
-        path_or_name: str | Path = DEFAULT_MODEL,
+        path_or_name: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
         *,
         device: str | None = None,
         options: RuntimeOptions | None = None,
     ) -> Detector:
         """The detector of weights shipped under a name, of a weights file or an exported model.
 
-        Raises WeightsError where there are no such weights or they cannot be used, ExportError for
-        an exported model that cannot be run, UsageError for a device that is not there.
+        Of several, a sequence or names separated by commas, it is what they agree on
+        (`rstinynet.runtime.ensemble`). Raises WeightsError where there are no such weights, or they
+        cannot be used or not together, ExportError for an exported model that cannot be run,
+        UsageError for a device that is not there.
         """
         backend, metadata = open_model(path_or_name, device=device, options=options)
         return cls(backend, metadata)
@@ -87,7 +90,9 @@ class Detector:
         """The fused torch model; UsageError where another runtime runs it."""
         model: DetectorModel | None = getattr(self.backend, "model", None)
         if model is None:
-            raise UsageError("this detector is run without torch and has no torch model")
+            raise UsageError(
+                "this detector is run without torch, or has several models: it has no torch model"
+            )
         return model
 
     @property
@@ -158,7 +163,7 @@ class Detector:
         batch, factors = self._prepare(images, factor)
         temperature = self.metadata.temperature
         results = []
-        for raw in self.backend.find(batch, conf=_before_temperature(lowest, temperature)):
+        for raw in self.backend.find(batch, conf=before_temperature(lowest, temperature)):
             if temperature != 1:
                 scores = tempered(raw.scores, temperature).astype(np.float32)
                 raw = Detections(raw.boxes, scores, raw.labels)[scores > lowest]
@@ -234,13 +239,6 @@ class Detector:
         if own is None:
             return self.metadata.conf, None
         return min(own), np.asarray(own, np.float32)
-
-
-def _before_temperature(conf: float, temperature: float) -> float:
-    """A raw score at or below the one that the temperature turns into `conf`."""
-    if temperature == 1:
-        return conf
-    return max(0.0, float(tempered(np.array([conf]), 1 / temperature)[0]) * (1 - 1e-5))
 
 
 def _size(images: Sequence[Image]) -> tuple[int, int]:

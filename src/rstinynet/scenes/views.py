@@ -1,9 +1,7 @@
-"""Test-time augmentation: one image searched in several views, and what they agree on.
+"""Test-time augmentation: one image searched in several views (`agree` joins what they show).
 
 Seen from above, nothing is upright: a flip or a quarter turn shows the same objects as well as the
-image itself does, and what only one view shows is mostly no object. Boxes of the views are joined
-as in weighted boxes fusion (Solovyev et al., "Weighted boxes fusion: Ensembling boxes from
-different object detection models", Image and Vision Computing, 2021), but one of each view.
+image itself does, and what only one view shows is mostly no object.
 """
 
 from __future__ import annotations
@@ -12,11 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 
-from rstinynet.detections import Detections, Float32Array
+from rstinynet.detections import Float32Array
 from rstinynet.errors import UsageError
-from rstinynet.suppress import overlap
 
 VIEWS = (1, 2, 4, 8)
 """How many views there can be: the image; its mirror image; both ways; all, also turned."""
@@ -24,12 +20,8 @@ MOST_SCALE = 16
 """Most by which a search enlarges an image, and a scene is enlarged in reading."""
 LEAST_SCALE = 0.01
 """Least factor that an option takes: of a tile, less leaves a few pixels."""
-SAME_IOU = 0.4
-"""Overlap above which boxes of one class in two views are one object: a tiny object's box moves by
-a pixel from view to view, so it lies below the suppression's."""
 
 Image = npt.NDArray[np.uint8]
-Int64s = npt.NDArray[np.int64]
 
 
 def check_views(count: int) -> None:
@@ -83,60 +75,3 @@ def unseen(boxes_xyxy: Float32Array, view: int, *, width: int, height: int) -> F
     if view & 2:
         y0, y1 = height - y1, height - y0
     return np.stack([x0, y0, x1, y1], axis=1).astype(np.float32)
-
-
-def agreed(views: Sequence[Detections], *, iou: float = SAME_IOU) -> Detections:
-    """One detection for each object of any view, best first.
-
-    A detection, the best first, takes the nearest of the same class from each other view that
-    overlaps it by more than `iou`. The box is their mean weighted by score, the score the mean
-    over all views, 0 for one that does not show it.
-    """
-    found = Detections.concatenate(views)
-    view = np.repeat(np.arange(len(views)), [len(each) for each in views])
-    order = np.lexsort((*found.boxes.T, -found.scores))
-    found, view = found[order], view[order]
-    object_of = _objects(found, view, iou)
-    count = int(object_of.max(initial=-1)) + 1
-    weights = np.bincount(object_of, found.scores, minlength=count)
-    boxes = [
-        np.bincount(object_of, found.scores * side, minlength=count) / np.maximum(weights, 1e-12)
-        for side in found.boxes.T
-    ]
-    labels = np.zeros(count, np.int64)
-    labels[object_of] = found.labels
-    return Detections(
-        np.stack(boxes, axis=1).astype(np.float32).reshape(-1, 4),
-        (weights / len(views)).astype(np.float32),
-        labels,
-    ).sorted_by_score()
-
-
-def _objects(found: Detections, view: Int64s, iou: float) -> Int64s:
-    """(N,) the number of each one's object; `found` is sorted best first."""
-    n = len(found)
-    boxes = found.boxes.astype(np.float64)
-    shapes = shapely.box(*boxes.T)
-    first, second = shapely.STRtree(shapes).query(shapes)
-    pairs = (first < second) & (view[first] != view[second])
-    pairs &= found.labels[first] == found.labels[second]
-    first, second = first[pairs], second[pairs]
-    value = overlap(boxes[first], boxes[second])
-    near = value > iou
-    first, second, value = first[near], second[near], value[near]
-    order = np.lexsort((second, -value, first))
-    first, second = first[order], second[order]
-    start = np.searchsorted(first, np.arange(n + 1))
-    object_of = np.full(n, -1)
-    objects = 0
-    for at in range(n):
-        if object_of[at] >= 0:
-            continue
-        object_of[at] = objects
-        shown = {int(view[at])}
-        for other in second[start[at] : start[at + 1]].tolist():
-            if object_of[other] < 0 and view[other] not in shown:
-                object_of[other] = objects
-                shown.add(int(view[other]))
-        objects += 1
-    return object_of
