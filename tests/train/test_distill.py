@@ -14,6 +14,7 @@ from rstinynet.errors import UsageError, WeightsError
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.model.presets import build
 from rstinynet.model.weights import save_weights
+from rstinynet.scenes.detector import Detector
 from rstinynet.train.job import Job
 from rstinynet.train.learner import LOSSES
 from rstinynet.train.loop import resume, train
@@ -80,6 +81,53 @@ def test_a_teacher_that_cannot_teach_the_model_is_named(tmp_path):
         Teacher(path, names=["ship"], strides=(4,), device=CPU)
     with pytest.raises(UsageError, match="'distill_views' must be 1, 2 or 4, not 3"):
         replace(short(), distill_views=3)
+
+
+def test_several_teach_what_they_agree_on(tmp_path):
+    first = weights_of(tmp_path / "first.safetensors", "yolo11n-p2", ["a", "b"])
+    other = weights_of(tmp_path / "other.safetensors", "yolo11n", ["b", "a"], seed=1)
+    given = {"names": ["a", "b"], "strides": (4, 8, 16), "device": CPU}
+    alone = Teacher(first, **given)(images())
+    both = Teacher(f"{first}, {other}", **given)(images())
+    assert both.strides == (4, 8, 16)
+    assert both.scores.shape == alone.scores.shape
+    assert both.sides.shape == alone.sides.shape
+    # The surest anchor of an object has the score that a search with both gives it.
+    found = Detector.load([first, other], device="cpu")
+    pixels = (images()[0].permute(1, 2, 0).numpy() * 255).round().astype("uint8")
+    same = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    soft = Teacher(f"{first},{other}", **given)(same)
+    best = found.detect(pixels, conf=0.002)
+    tops = soft.scores[0].amax(0)
+    for label in (0, 1):
+        wanted = best.scores[best.labels == label].max()
+        assert float(tops[label]) == pytest.approx(float(wanted), rel=0.02)
+
+
+def test_the_same_teacher_twice_corrects_next_to_nothing(tmp_path):
+    first = weights_of(tmp_path / "first.safetensors", "yolo11n", ["a", "b"])
+    shutil.copy(first, tmp_path / "again.safetensors")
+    given = {"names": ["a", "b"], "strides": (8, 16, 32), "device": CPU}
+    alone = Teacher(first, **given)(images())
+    twice = Teacher(f"{first},{tmp_path}/again.safetensors", **given)(images())
+    top = alone.scores.flatten(1).argmax(1)
+    torch.testing.assert_close(
+        twice.scores.flatten(1).gather(1, top[:, None]),
+        alone.scores.flatten(1).gather(1, top[:, None]),
+    )
+
+
+def test_teachers_are_told_apart(tmp_path):
+    comma = weights_of(tmp_path / "a,b.safetensors", "yolo11n", ["a"])
+    alone = Teacher(comma, names=["a"], strides=(8,), device=CPU)
+    assert alone.strides == (8,)
+    twice = "'distill' must be one file or name, or several, each once, and commas, not a, a"
+    with pytest.raises(UsageError, match=twice):
+        replace(short(), distill="a, a")
+    with pytest.raises(UsageError, match="'distill' must be"):
+        replace(short(), distill="a,")
+    with pytest.raises(WeightsError, match=r"nowhere\.safetensors"):
+        Teacher(f"{tmp_path}/nowhere.safetensors,{comma}", names=["a"], strides=(8,), device=CPU)
 
 
 @pytest.fixture(scope="module")

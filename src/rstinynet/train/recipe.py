@@ -10,6 +10,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Literal
 
 from rstinynet.data.augment import AugmentSettings
@@ -63,7 +64,8 @@ class Recipe:
     """Weight of the auxiliary branch's loss, for models that have one; 0: it is not trained."""
     distill: str | None = None
     """Teacher: weights of the same classes (a file, or the name of shipped weights) whose scores
-    and boxes are learnt besides the labels, also of classes that the labels leave unknown."""
+    and boxes are learnt besides the labels, also of classes that the labels leave unknown. Of
+    several, separated by commas, it is the first one's maps, corrected by what all agree on."""
     distill_weight: float = 1.0
     """Weight of what the teacher says; the labels have 1."""
     distill_views: int = 1
@@ -159,6 +161,11 @@ class Recipe:
             ("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)"),
             ("norm_batches", self.norm_batches >= 0, "0 or more"),
             ("ema_tau", self.ema_tau > 0, "positive"),
+            (
+                "distill",
+                _apart(self.distill),
+                "one file or name, or several, each once, and commas",
+            ),
             ("distill_weight", 0 < self.distill_weight < math.inf, "positive"),
             ("distill_views", self.distill_views in (1, 2, 4), "1, 2 or 4"),
             ("backbone_lr_factor", 0 <= self.backbone_lr_factor < math.inf, "0 or more"),
@@ -191,6 +198,17 @@ class Recipe:
 def _none_or(value: float | None, least: float = 0.0) -> bool:
     """Whether there is no value, or one that is finite, positive and at least `least`."""
     return value is None or (0 < value < math.inf and value >= least)
+
+
+def teachers(distill: str) -> list[str]:
+    """The weights that the setting `distill` names; a comma parts them unless a file has it."""
+    return [distill] if Path(distill).is_file() else [one.strip() for one in distill.split(",")]
+
+
+def _apart(distill: str | None) -> bool:
+    """Whether no teacher's name is empty or stands twice."""
+    found = teachers(distill) if distill is not None else []
+    return all(found) and len(set(found)) == len(found)
 
 
 def near(name: str, known: Iterable[str]) -> str:

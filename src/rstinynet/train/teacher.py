@@ -6,14 +6,20 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rstinynet.agree import agreed
+from rstinynet.detections import Detections
 from rstinynet.errors import WeightsError
 from rstinynet.loss.distill import Soft
-from rstinynet.model.decode import split
+from rstinynet.model.decode import REG_MAX, anchors, expected_sides, find, sides_to_boxes, split
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import find_weights, load_weights
+from rstinynet.suppress import suppress
+from rstinynet.train.committee import LEAST_SCORE, corrected, grown
+from rstinynet.train.recipe import teachers
 
 FLIPS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((),),
@@ -21,10 +27,12 @@ FLIPS: dict[int, tuple[tuple[int, ...], ...]] = {
     4: ((), (3,), (2,), (2, 3)),
 }
 """Axes of (B, C, H, W) that are mirrored in each view, by the number of views."""
+OWN_IOU = 0.6
+"""Overlap above which one teacher's boxes are one object, as in a search."""
 
 
 class Teacher:
-    """Weights in eval mode, asked without gradients for the levels and classes of a student."""
+    """One model or several, asked without gradients for the levels and classes of a student."""
 
     def __init__(
         self,
@@ -35,44 +43,95 @@ class Teacher:
         device: torch.device,
         views: int = 1,
     ) -> None:
-        """Read `weights`, a file or the name of shipped weights.
+        """Read `weights`: a file or the name of shipped weights, or several (`recipe.teachers`).
 
-        Raises WeightsError where they lack one of the classes `names` or all of the `strides`.
+        Raises WeightsError where one of them lacks one of the classes `names`, or the first one all
+        of the `strides`.
         """
+        self._models = [_Model(one, names=names, device=device) for one in teachers(weights)]
+        first = self._models[0]
+        self.digest = ",".join(model.digest for model in self._models)
+        """SHA-256 of the files, by which a resumed run knows them again."""
+        self.strides = tuple(stride for stride in first.strides if stride in strides)
+        if not self.strides:
+            raise WeightsError(
+                f"the teacher {first.name} has levels of strides {list(first.strides)}, "
+                f"the model {list(strides)}: distill needs one in common"
+            )
+        self._levels = [first.strides.index(stride) for stride in self.strides]
+        self._views = FLIPS[views]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Soft:
+        """What they say of (B, 3, H, W) in [0, 1]: the first one's maps, scores as the mean over
+        its mirrored views, corrected by what all models agree on in all views where they are
+        several.
+        """
+        first, *others = self._models
+        maps = [first(images.flip(axes)) for axes in self._views]
+        shared = [
+            [view[level].flip(axes) for level in self._levels]
+            for view, axes in zip(maps, self._views, strict=True)
+        ]
+        # Sides are of the image as it is: those of a mirrored one are other sides.
+        sides = split(shared[0])[0]
+        scores = torch.stack([split(view)[1].sigmoid() for view in shared]).mean(0)
+        if not others:
+            return Soft(self.strides, scores, sides)
+        size = (images.shape[2], images.shape[3])
+        looks = [first.objects(*one, size) for one in zip(maps, self._views, strict=True)]
+        for other in others:
+            looks += [other.objects(other(images.flip(axes)), axes, size) for axes in self._views]
+        points, steps = anchors(shared[0], self.strides)
+        boxes = sides_to_boxes(expected_sides(sides), points, steps).cpu().numpy()
+        parts = [
+            corrected(own, around, steps.cpu().numpy(), agreed(of_image))
+            for own, around, of_image in zip(
+                scores.cpu().numpy(), boxes, zip(*looks, strict=True), strict=True
+            )
+        ]
+        better, growth = (torch.from_numpy(np.stack(each)) for each in zip(*parts, strict=True))
+        return Soft(self.strides, better.to(scores), grown(sides, growth.to(sides)))
+
+
+class _Model:
+    """The fused weights of one teacher."""
+
+    def __init__(self, weights: str, *, names: Sequence[str], device: torch.device) -> None:
         path = find_weights(weights)
+        self.name = Path(weights).name
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        """SHA-256 of the file, by which a resumed run knows it again."""
         model, metadata = load_weights(path)
         missing = [name for name in names if name not in metadata.names]
         if missing:
             raise WeightsError(
-                f"the teacher {Path(weights).name} does not know the classes "
+                f"the teacher {self.name} does not know the classes "
                 f"{', '.join(missing)} (it knows {', '.join(metadata.names)}): give weights of the "
                 "student's classes as distill"
             )
-        self.strides = tuple(stride for stride in model.strides if stride in strides)
-        if not self.strides:
-            raise WeightsError(
-                f"the teacher {Path(weights).name} has levels of strides {list(model.strides)}, "
-                f"the model {list(strides)}: distill needs one in common"
-            )
-        self._levels = [model.strides.index(stride) for stride in self.strides]
-        self._classes = [metadata.names.index(name) for name in names]
-        self._views = FLIPS[views]
+        self.strides = model.strides
+        sides = 4 * REG_MAX
+        self._channels = [*range(sides), *(sides + metadata.names.index(name) for name in names)]
         self._model: DetectorModel = model.deployed().to(  # type: ignore[call-overload]
             device, memory_format=torch.channels_last
         )
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Soft:
-        """What it says of (B, 3, H, W) in [0, 1]; scores are the mean over its mirrored views."""
-        maps = [self._maps(images.flip(axes), axes) for axes in self._views]
-        # Sides are of the image as it is: those of a mirrored one are other sides.
-        sides_BA64 = split(maps[0])[0]
-        scores = [split(view)[1][..., self._classes].sigmoid() for view in maps]
-        return Soft(self.strides, torch.stack(scores).mean(0), sides_BA64)
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """The maps of all levels, with the student's classes in its order."""
+        return [level.float()[:, self._channels] for level in self._model(images).main]
 
-    def _maps(self, images: Tensor, axes: tuple[int, ...]) -> list[Tensor]:
-        """The shared levels' maps of images mirrored along `axes`, mirrored back."""
-        maps = self._model(images).main
-        return [maps[level].float().flip(axes) for level in self._levels]
+    def objects(
+        self, maps: Sequence[Tensor], axes: tuple[int, ...], size: tuple[int, int]
+    ) -> list[Detections]:
+        """What each image of `size` (H, W) holds by the maps of it mirrored along `axes`."""
+        height, width = size
+        found = []
+        for one in find(maps, self.strides, conf=LEAST_SCORE):
+            x0, y0, x1, y1 = one.boxes.T
+            if 3 in axes:
+                x0, x1 = width - x1, width - x0
+            if 2 in axes:
+                y0, y1 = height - y1, height - y0
+            boxes = np.stack([x0, y0, x1, y1], axis=1).astype(np.float32)
+            found.append(suppress(Detections(boxes, one.scores, one.labels), iou=OWN_IOU))
+        return found
