@@ -17,6 +17,7 @@ from rstinynet.loss.distill import Soft
 from rstinynet.model.decode import REG_MAX, anchors, expected_sides, find, sides_to_boxes, split
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.weights import find_weights, load_weights
+from rstinynet.scenes.views import unseen
 from rstinynet.suppress import suppress
 from rstinynet.train.committee import LEAST_SCORE, corrected, grown
 from rstinynet.train.recipe import teachers
@@ -26,7 +27,7 @@ FLIPS: dict[int, tuple[tuple[int, ...], ...]] = {
     2: ((), (3,)),
     4: ((), (3,), (2,), (2, 3)),
 }
-"""Axes of (B, C, H, W) that are mirrored in each view, by the number of views."""
+"""Axes of (B, C, H, W) that are mirrored in each view of `scenes.views`, by the number of views."""
 OWN_IOU = 0.6
 """Overlap above which one teacher's boxes are one object, as in a search."""
 
@@ -79,9 +80,10 @@ class Teacher:
         if not others:
             return Soft(self.strides, scores, sides)
         size = (images.shape[2], images.shape[3])
-        looks = [first.objects(*one, size) for one in zip(maps, self._views, strict=True)]
+        looks = [first.objects(one, view, size) for view, one in enumerate(maps)]
         for other in others:
-            looks += [other.objects(other(images.flip(axes)), axes, size) for axes in self._views]
+            for view, axes in enumerate(self._views):
+                looks.append(other.objects(other(images.flip(axes)), view, size))
         points, steps = anchors(shared[0], self.strides)
         boxes = sides_to_boxes(expected_sides(sides), points, steps).cpu().numpy()
         parts = [
@@ -120,18 +122,11 @@ class _Model:
         """The maps of all levels, with the student's classes in its order."""
         return [level.float()[:, self._channels] for level in self._model(images).main]
 
-    def objects(
-        self, maps: Sequence[Tensor], axes: tuple[int, ...], size: tuple[int, int]
-    ) -> list[Detections]:
-        """What each image of `size` (H, W) holds by the maps of it mirrored along `axes`."""
+    def objects(self, maps: Sequence[Tensor], view: int, size: tuple[int, int]) -> list[Detections]:
+        """What each image of `size` (H, W) holds by the maps of one view of it."""
         height, width = size
         found = []
         for one in find(maps, self.strides, conf=LEAST_SCORE):
-            x0, y0, x1, y1 = one.boxes.T
-            if 3 in axes:
-                x0, x1 = width - x1, width - x0
-            if 2 in axes:
-                y0, y1 = height - y1, height - y0
-            boxes = np.stack([x0, y0, x1, y1], axis=1).astype(np.float32)
+            boxes = unseen(one.boxes, view, width=width, height=height)
             found.append(suppress(Detections(boxes, one.scores, one.labels), iou=OWN_IOU))
         return found
