@@ -126,8 +126,21 @@ def test_teachers_are_told_apart(tmp_path):
         replace(short(), distill="a, a")
     with pytest.raises(UsageError, match="'distill' must be"):
         replace(short(), distill="a,")
+    folder = tmp_path / "c,d"
+    folder.mkdir()
+    shutil.copy(comma, folder / "model.safetensors")
+    assert Teacher(str(folder), names=["a"], strides=(8,), device=CPU).strides == (8,)
     with pytest.raises(WeightsError, match=r"nowhere\.safetensors"):
         Teacher(f"{tmp_path}/nowhere.safetensors,{comma}", names=["a"], strides=(8,), device=CPU)
+
+
+def test_teachers_at_home_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a", "b"):
+        weights_of(tmp_path / f"{name}.safetensors", "yolo11n", ["a"])
+    recipe = with_overrides(short(), {"distill": "~/a.safetensors,~/b.safetensors"})
+    both = Teacher(recipe.distill, names=["a"], strides=(8,), device=CPU)
+    assert both.digest.count(",") == 1
 
 
 @pytest.fixture(scope="module")

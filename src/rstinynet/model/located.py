@@ -1,10 +1,11 @@
-"""From what a user names to a file: a packaged folder, or a model on a hub. Needs no torch.
+"""From what a user names to files: a packaged folder, a model on a hub, or several. Needs no torch.
 
 A hub is one that huggingface-hub speaks to. Only files that cannot run code are fetched from it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,21 @@ ENGINE = ".trt.onnx"
 """TensorRT engines, of one machine and compiled: named by their path, never found or fetched."""
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
+def parted(text: str) -> list[str]:
+    """The names between commas; one alone where a file or folder is called so, commas and all."""
+    if "," not in text or _is_there(text):
+        return [text]
+    # Shells leave the ~ after a comma alone.
+    return [os.path.expanduser(one.strip()) for one in text.split(",")]
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:
+        return False  # longer than a file's name can be
 
 
 def located(path_or_name: Path | str, *, suffixes: Sequence[str]) -> Path | str:

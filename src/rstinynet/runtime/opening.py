@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rstinynet.errors import ExportError, UsageError, WeightsError
-from rstinynet.model.located import located
+from rstinynet.model.located import located, parted
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, RuntimeOptions
 from rstinynet.runtime.ensemble import Member, together
@@ -41,23 +41,17 @@ def open_model(
 
 def _several(given: Path | str | Sequence[Path | str]) -> list[Path | str]:
     """What to open; a comma parts names unless it is a file's or folder's own."""
-    if isinstance(given, str) and "," in given and not _is_there(given):
-        names: list[Path | str] = [one.strip() for one in given.split(",")]
+    names: list[Path | str]
+    if isinstance(given, str):
+        names = [*parted(given)]
     else:
-        names = [given] if isinstance(given, str | Path) else list(given)
+        names = [given] if isinstance(given, Path) else list(given)
     if not names or not all(map(str, names)) or len(set(map(str, names))) < len(names):
         raise UsageError(
             "a model is named by one name or path, or by several that differ, separated by "
             f"commas, not {given!r}"
         )
     return names
-
-
-def _is_there(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except OSError:
-        return False  # longer than a file's name can be
 
 
 def _open(

@@ -12,10 +12,10 @@ from typing import Any
 
 from rstinynet.data.annotations import LabelledSet
 from rstinynet.errors import RSTinyNetError, UsageError
-from rstinynet.model.located import HUB
+from rstinynet.model.located import HUB, parted
 from rstinynet.model.metadata import BEFORE_SCHEMA, SCHEMA_VERSION, renamed
 from rstinynet.train import overrides
-from rstinynet.train.recipe import RECIPES, Recipe, teachers
+from rstinynet.train.recipe import RECIPES, Recipe
 
 CHANGEABLE = (
     "bad_images", "log_every", "nonfinite", "nonfinite_limit", "patience", "save_minutes", "workers"
@@ -121,7 +121,7 @@ class Job:
         for key, value in overrides.differences(self.recipe).items():
             text = "none" if value is None else str(value)
             if key == "distill" and value is not None:
-                text = ",".join(map(_named, teachers(value)))
+                text = ",".join(map(_named, parted(value)))
             if isinstance(value, list):
                 text = ",".join(map(str, value))
             words += ["--set", f"{key}={text}"]

@@ -10,7 +10,6 @@ import difflib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Literal
 
 from rstinynet.data.augment import AugmentSettings
@@ -18,6 +17,7 @@ from rstinynet.data.cache import CacheKind
 from rstinynet.errors import UsageError
 from rstinynet.evaluate.coco import FIGURES
 from rstinynet.loss.settings import LossSettings
+from rstinynet.model.located import parted
 
 POLICIES = ("stop", "skip")
 MOSAIC_OFF_SHARE = 0.2
@@ -200,14 +200,9 @@ def _none_or(value: float | None, least: float = 0.0) -> bool:
     return value is None or (0 < value < math.inf and value >= least)
 
 
-def teachers(distill: str) -> list[str]:
-    """The weights that the setting `distill` names; a comma parts them unless a file has it."""
-    return [distill] if Path(distill).is_file() else [one.strip() for one in distill.split(",")]
-
-
 def _apart(distill: str | None) -> bool:
     """Whether no teacher's name is empty or stands twice."""
-    found = teachers(distill) if distill is not None else []
+    found = parted(distill) if distill is not None else []
     return all(found) and len(set(found)) == len(found)
 
 

@@ -16,11 +16,11 @@ from rstinynet.errors import WeightsError
 from rstinynet.loss.distill import Soft
 from rstinynet.model.decode import REG_MAX, anchors, expected_sides, find, sides_to_boxes, split
 from rstinynet.model.detector import DetectorModel
+from rstinynet.model.located import parted
 from rstinynet.model.weights import find_weights, load_weights
 from rstinynet.scenes.views import unseen
 from rstinynet.suppress import suppress
 from rstinynet.train.committee import LEAST_SCORE, corrected, grown
-from rstinynet.train.recipe import teachers
 
 FLIPS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((),),
@@ -44,12 +44,12 @@ class Teacher:
         device: torch.device,
         views: int = 1,
     ) -> None:
-        """Read `weights`: a file or the name of shipped weights, or several (`recipe.teachers`).
+        """Read `weights`: a file or the name of shipped weights, or several (`located.parted`).
 
         Raises WeightsError where one of them lacks one of the classes `names`, or the first one all
         of the `strides`.
         """
-        self._models = [_Model(one, names=names, device=device) for one in teachers(weights)]
+        self._models = [_Model(one, names=names, device=device) for one in parted(weights)]
         first = self._models[0]
         self.digest = ",".join(model.digest for model in self._models)
         """SHA-256 of the files, by which a resumed run knows them again."""
