@@ -92,3 +92,12 @@ def test_columns_of_one_name_are_refused(data, tmp_path, capsys):
     assert run(["view", "--data", str(data), "--out", str(tmp_path / "out"), *both]) == 2
     assert "names that differ" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_column_of_several_models_has_the_names_of_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = "runs/one/weights/best.safetensors,runs/two/weights/last.safetensors"
+    assert _named(runs) == ("one,two", runs)
+    assert _named(f"both={runs}") == ("both", runs)
+    (tmp_path / "a,b.safetensors").touch()
+    assert _named("a,b.safetensors") == ("a,b", "a,b.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,15 @@ def notes_of(notes: Sequence[Any]) -> str:
 
 
 def told_apart(paths: list[str]) -> list[str]:
-    """Names of files for headings: with their folders where two have one name."""
-    short = [Path(path).name for path in paths]
-    return short if len(set(short)) == len(short) else paths
+    """Names of files for headings: with their folders where two have one name.
+
+    Of models that search together, separated by commas, each counts.
+    """
+    from rstinynet.model.located import parted
+
+    short = [[Path(one).name for one in parted(path)] for path in paths]
+    every = list(chain.from_iterable(short))
+    return [",".join(names) for names in short] if len(set(every)) == len(every) else paths
 
 
 def listed(text: str | None) -> list[str] | None:

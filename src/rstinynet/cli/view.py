@@ -103,15 +103,21 @@ def view(
 
 
 def _named(text: str) -> tuple[str, str]:
-    """A column's name and its file; without a name the file's own."""
+    """A column's name and its file; without a name the file's own, or those of its models."""
+    from rstinynet.model.located import parted
+
     name, separator, path = text.partition("=")
     if separator and name.strip() and path.strip() and "/" not in name and not _is_there(text):
         return name.strip(), path.strip()
-    stem = Path(text).stem
+    return ",".join(map(_stem, parted(text))), text
+
+
+def _stem(path: str) -> str:
+    stem = Path(path).stem
     # Runs all call their weights best or last.
-    if stem in ("best", "last") and Path(text).parent.name == "weights":
-        stem = Path(text).resolve().parent.parent.name
-    return stem, text
+    if stem in ("best", "last") and Path(path).parent.name == "weights":
+        stem = Path(path).resolve().parent.parent.name
+    return stem
 
 
 def _is_there(text: str) -> bool:
