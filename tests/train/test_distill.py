@@ -117,6 +117,21 @@ def test_the_same_teacher_twice_corrects_next_to_nothing(tmp_path):
     )
 
 
+def test_boxes_are_not_rounded_under_autocast(tmp_path, monkeypatch):
+    first = weights_of(tmp_path / "first.safetensors", "yolo11n-p2", ["a", "b"])
+    other = weights_of(tmp_path / "other.safetensors", "yolo11n", ["a", "b"], seed=1)
+    both = Teacher(f"{first},{other}", names=["a", "b"], strides=(4, 8), device=CPU)
+    for model in both._models:  # the network itself is to be computed in less
+        with torch.no_grad():
+            maps = model._model(images())
+        monkeypatch.setattr(model, "_model", lambda _, maps=maps: maps)
+    exact = both(images())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        asked = both(images())
+    assert torch.equal(asked.scores, exact.scores)
+    assert torch.equal(asked.sides, exact.sides)
+
+
 def test_teachers_are_told_apart(tmp_path):
     comma = weights_of(tmp_path / "a,b.safetensors", "yolo11n", ["a"])
     alone = Teacher(comma, names=["a"], strides=(8,), device=CPU)

@@ -85,7 +85,8 @@ class Teacher:
             for view, axes in enumerate(self._views):
                 looks.append(other.objects(other(images.flip(axes)), view, size))
         points, steps = anchors(shared[0], self.strides)
-        boxes = sides_to_boxes(expected_sides(sides), points, steps).cpu().numpy()
+        with _exact(sides):
+            boxes = sides_to_boxes(expected_sides(sides), points, steps).cpu().numpy()
         parts = [
             corrected(own, around, steps.cpu().numpy(), agreed(of_image))
             for own, around, of_image in zip(
@@ -94,6 +95,11 @@ class Teacher:
         ]
         better, growth = (torch.from_numpy(np.stack(each)) for each in zip(*parts, strict=True))
         return Soft(self.strides, better.to(scores), grown(sides, growth.to(sides)))
+
+
+def _exact(maps: Tensor) -> torch.autocast:
+    """Without autocast, under which a step asks: it would round boxes to parts of a pixel."""
+    return torch.autocast(maps.device.type, enabled=False)
 
 
 class _Model:
@@ -125,8 +131,10 @@ class _Model:
     def objects(self, maps: Sequence[Tensor], view: int, size: tuple[int, int]) -> list[Detections]:
         """What each image of `size` (H, W) holds by the maps of one view of it."""
         height, width = size
+        with _exact(maps[0]):
+            seen = find(maps, self.strides, conf=LEAST_SCORE)
         found = []
-        for one in find(maps, self.strides, conf=LEAST_SCORE):
+        for one in seen:
             boxes = unseen(one.boxes, view, width=width, height=height)
             found.append(suppress(Detections(boxes, one.scores, one.labels), iou=OWN_IOU))
         return found
