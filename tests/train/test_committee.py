@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
+from rstinynet.agree import SAME_IOU
 from rstinynet.detections import Detections
 from rstinynet.model.decode import REG_MAX, expected_sides
+from rstinynet.suppress import overlap
 from rstinynet.train.committee import corrected, grown
 
 
@@ -51,6 +55,34 @@ def test_sides_go_to_the_object_of_the_surest_class() -> None:
     _, growth = corrected(SCORES, BOXES, STRIDES, agreed)
     # The second class is now the surer one of the first anchor: 2 pixels further to the left.
     np.testing.assert_allclose(growth[0], [0.5, 0, 0, 0])
+
+
+def test_sides_go_to_the_class_that_is_the_surest_in_the_end() -> None:
+    # Before, the second was; its object is now less sure than that of the first.
+    scores = np.array([[0.5, 0.6]], np.float32)
+    agreed = objects((-2, 0, 8, 8, 0.5, 0), (0, 0, 8, 6, 0.3, 1))
+    _, growth = corrected(scores, BOXES[:1], STRIDES[:1], agreed)
+    np.testing.assert_allclose(growth, [[0.5, 0, 0, 0]])
+
+
+def test_a_crowd_takes_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 800, (1000, 2))
+    crowd = np.concatenate([corner, corner + rng.uniform(6, 16, (1000, 2))], axis=1)
+    agreed = Detections(
+        crowd.astype(np.float32), np.full(1000, 0.6, np.float32), np.zeros(1000, np.int64)
+    )
+    boxes = (crowd.repeat(8, axis=0) + rng.normal(0, 0.5, (8000, 4))).astype(np.float32)
+    tracemalloc.start()
+    scores, _ = corrected(
+        np.full((8000, 1), 0.3, np.float32), boxes, np.full(8000, 4, np.float32), agreed
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Whoever overlaps the same one most: by brute force.
+    ious = overlap(boxes[:100, None].astype(np.float64), agreed.boxes[None].astype(np.float64))
+    assert (scores[:100, 0] > 0.5).tolist() == (ious.max(axis=1) > SAME_IOU).tolist()
+    assert peak < 100 * 2**20
 
 
 @pytest.mark.parametrize("agreed", [objects(), objects((200, 200, 208, 208, 0.9, 0))])

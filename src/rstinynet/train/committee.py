@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import shapely
 from torch import Tensor
 
 from rstinynet.agree import SAME_IOU
@@ -24,6 +25,7 @@ OUTWARDS = np.array([-1, -1, 1, 1], np.float32)
 """Which way each coordinate of a box goes as its side grows."""
 
 Floats = npt.NDArray[np.float32]
+Int64s = npt.NDArray[np.int64]
 
 
 def corrected(
@@ -38,27 +40,39 @@ def corrected(
     lost.
     """
     scores, growth = scores_AC.copy(), np.zeros_like(boxes_A4)
+    owned = []
     for label in range(scores.shape[1]):
         objects = agreed[agreed.labels == label]
         anchors = np.flatnonzero(scores_AC[:, label] > LEAST_SCORE)
-        if not len(objects) or not len(anchors):
-            continue
-        ious = overlap(
-            boxes_A4[anchors, None].astype(np.float64), objects.boxes[None].astype(np.float64)
-        )
-        owner = ious.argmax(axis=1)
-        belongs = ious.max(axis=1) > SAME_IOU
-        anchors, owner = anchors[belongs], owner[belongs]
+        belongs, owner = _owners(boxes_A4[anchors], objects.boxes)
+        anchors = anchors[belongs]
         own = scores_AC[anchors, label]
         surest = np.ones(len(objects), np.float32)
         surest[owner] = 0
         np.maximum.at(surest, owner, own)
         scores[anchors, label] = np.clip(own * (objects.scores / surest)[owner], 0, 1)
+        owned.append((label, anchors, objects.boxes[owner]))
+    # Only now: which class is the surest is known when all have their scores.
+    for label, anchors, boxes in owned:
         first = scores[anchors].argmax(axis=1) == label
-        anchors, owner = anchors[first], owner[first]
-        moved = objects.boxes[owner] - boxes_A4[anchors]
+        anchors, moved = anchors[first], boxes[first] - boxes_A4[anchors[first]]
         growth[anchors] = moved * OUTWARDS / strides_A[anchors, None]
     return scores, growth
+
+
+def _owners(boxes_A4: Floats, objects_N4: Floats) -> tuple[Int64s, Int64s]:
+    """Which boxes overlap an object by more than `SAME_IOU`, and the one that each overlaps most.
+
+    By an index: a crowd has thousands of both, and all pairs would take gigabytes.
+    """
+    boxes, objects = boxes_A4.astype(np.float64), objects_N4.astype(np.float64)
+    at, other = shapely.STRtree(shapely.box(*objects.T)).query(shapely.box(*boxes.T))
+    value = overlap(boxes[at], objects[other])
+    near = value > SAME_IOU
+    at, other, value = at[near], other[near], value[near]
+    order = np.lexsort((other, -value, at))
+    at, first = np.unique(at[order], return_index=True)
+    return at, other[order][first]
 
 
 def grown(sides: Tensor, growth: Tensor) -> Tensor:
