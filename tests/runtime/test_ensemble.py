@@ -131,7 +131,7 @@ def test_what_an_ensemble_says_of_itself() -> None:
         ({"scale": 2.0}, None, r"the same scale: model 0 has 1\.0, model 1 2\.0"),
         ({"scaling": Scaling(kind="dtype")}, None, "the same scaling"),
         ({"bands": 1}, None, "the same number of bands: model 0 has 3, model 1 1"),
-        ({}, 320, "the same side of the input: model 0 has None, model 1 320"),
+        ({}, 320, r"model 0 takes any, model 1 320; `rstinynet export --dynamic`"),
         ({"gsd_m": (2, 3)}, None, "model 0 at 0.1 to 1 m, model 1 at 2 to 3 m"),
     ],
 )

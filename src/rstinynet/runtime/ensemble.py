@@ -139,13 +139,19 @@ def _check(first: Member, other: Member) -> None:
         ("scale", one.scale, two.scale),
         ("number of bands", one.bands, two.bands),
         ("scaling", one.scaling, two.scaling),
-        ("side of the input", first.backend.side, other.backend.side),
     ):
         if mine != theirs:
             raise WeightsError(
                 f"models that search together must have the same {what}: {first.named} has "
                 f"{mine}, {other.named} {theirs}"
             )
+    sides = first.backend.side, other.backend.side
+    if sides[0] != sides[1]:
+        raise WeightsError(
+            f"models that search together must take the same side of the input: {first.named} "
+            f"takes {sides[0] or 'any'}, {other.named} {sides[1] or 'any'}; `rstinynet export "
+            "--dynamic` writes a file that takes any"
+        )
 
 
 def _common_gsd(members: Sequence[Member]) -> tuple[float, float] | None:
