@@ -6,6 +6,7 @@ model on a hub; or several of them, which search together.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,7 +46,7 @@ def _several(given: Path | str | Sequence[Path | str]) -> list[Path | str]:
     if isinstance(given, str):
         names = [*parted(given)]
     else:
-        names = [given] if isinstance(given, Path) else list(given)
+        names = [given] if isinstance(given, os.PathLike) else list(given)
     if not names or not all(map(str, names)) or len(set(map(str, names))) < len(names):
         raise UsageError(
             "a model is named by one name or path, or by several that differ, separated by "
