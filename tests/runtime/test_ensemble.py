@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,13 @@ def says(**changes: Any) -> WeightsMetadata:
 
 def ensemble(*members: tuple[Any, WeightsMetadata]) -> tuple[EnsembleBackend, WeightsMetadata]:
     return together([Member(*one, f"model {at}") for at, one in enumerate(members)])
+
+
+def test_the_device_is_a_gpu_where_any_member_has_one() -> None:
+    exported, other = Fixed(), Fixed()
+    other.device = "cuda:0"
+    assert ensemble((exported, says()), (other, says()))[0].device == "cuda:0"
+    assert ensemble((exported, says()), (Fixed(), says()))[0].device == "cpu"
 
 
 def test_scores_are_the_mean_and_classes_go_by_name() -> None:
@@ -171,6 +179,10 @@ def test_files_are_opened_together_and_alone(weights: list[Path]) -> None:
     assert len(joined) > 5
     best = [float(one.scores.max()) for one in alone]
     assert max(best) / 2 - 1e-6 <= float(joined.scores.max()) <= sum(best) / 2 + 1e-6
+    # Of one that is only like a path.
+    with os.scandir(weights[0].parent) as entries:
+        entry = next(one for one in entries if one.name == weights[0].name)
+    assert Detector.load(entry, device="cpu").metadata.model == "yolo11n"  # type: ignore[arg-type]
     # By names with commas; a file may have one of its own.
     assert Detector.load(str(weights[1]), device="cpu").metadata.model == "yolo11n-p2"
     plain = weights[1].with_name("plain.safetensors")

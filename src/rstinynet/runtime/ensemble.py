@@ -47,7 +47,8 @@ class EnsembleBackend:
             np.array([list(names).index(name) for name in member.metadata.names])
             for member in members
         ]
-        self.device: str = backends[0].device
+        # Ray gives its workers a GPU where the device is one: also if only some members need it.
+        self.device: str = next((b.device for b in backends if b.device != "cpu"), "cpu")
         self.batch: int = min(backend.batch for backend in backends)
         self.multiple: int = math.lcm(*(backend.multiple for backend in backends))
         self.side: int | None = backends[0].side
