@@ -132,6 +132,20 @@ def test_boxes_are_not_rounded_under_autocast(tmp_path, monkeypatch):
     assert torch.equal(asked.sides, exact.sides)
 
 
+def test_sides_that_overflow_are_left_to_the_loss(tmp_path, monkeypatch):
+    first = weights_of(tmp_path / "first.safetensors", "yolo11n-p2", ["a", "b"])
+    other = weights_of(tmp_path / "other.safetensors", "yolo11n", ["a", "b"], seed=1)
+    both = Teacher(f"{first},{other}", names=["a", "b"], strides=(4, 8), device=CPU)
+    for model in both._models:
+        with torch.no_grad():
+            maps = model._model(images())
+        maps.main[0][0, :64, 0, 0] = torch.inf
+        monkeypatch.setattr(model, "_model", lambda _, maps=maps: maps)
+    soft = both(images())
+    assert soft.sides[0, 0].isnan().all()
+    assert soft.sides[1].isfinite().all()
+
+
 def test_teachers_are_told_apart(tmp_path):
     comma = weights_of(tmp_path / "a,b.safetensors", "yolo11n", ["a"])
     alone = Teacher(comma, names=["a"], strides=(8,), device=CPU)

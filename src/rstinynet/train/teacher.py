@@ -136,5 +136,8 @@ class _Model:
         found = []
         for one in seen:
             boxes = unseen(one.boxes, view, width=width, height=height)
-            found.append(suppress(Detections(boxes, one.scores, one.labels), iou=OWN_IOU))
+            # What float16 let overflow: the loss says so, and of which images.
+            there = np.flatnonzero(np.isfinite(boxes).all(axis=1))
+            own = Detections(boxes, one.scores, one.labels)[there]
+            found.append(suppress(own, iou=OWN_IOU))
         return found
