@@ -16,6 +16,9 @@ import shapely
 from rstinynet.detections import Detections
 from rstinynet.suppress import overlap
 
+OWN_IOU = 0.6
+"""Overlap above which a model's own boxes are one object, before they are compared with another
+model's: `predict`'s default."""
 SAME_IOU = 0.4
 """Overlap above which boxes of one class in two looks are one object: a tiny object's box moves by
 a pixel from one to the next, so it lies below the suppression's."""

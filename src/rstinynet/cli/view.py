@@ -104,10 +104,10 @@ def view(
 
 def _named(text: str) -> tuple[str, str]:
     """A column's name and its file; without a name the file's own, or those of its models."""
-    from rstinynet.model.located import parted
+    from rstinynet.model.located import is_there, parted
 
     name, separator, path = text.partition("=")
-    if separator and name.strip() and path.strip() and "/" not in name and not _is_there(text):
+    if separator and name.strip() and path.strip() and "/" not in name and not is_there(text):
         return name.strip(), path.strip()
     return ",".join(map(_stem, parted(text))), text
 
@@ -118,14 +118,6 @@ def _stem(path: str) -> str:
     if stem in ("best", "last") and Path(path).parent.name == "weights":
         stem = Path(path).resolve().parent.parent.name
     return stem
-
-
-def _is_there(text: str) -> bool:
-    """Whether a file is called so, = and all, as in a folder lr=0.1."""
-    try:
-        return Path(text).exists()
-    except OSError:
-        return False  # longer than a file's name can be
 
 
 def _ids(text: str, labelled: LabelledSet) -> set[int]:

@@ -25,13 +25,14 @@ _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 def parted(text: str) -> list[str]:
     """The names between commas; one alone where a file or folder is called so, commas and all."""
-    if "," not in text or _is_there(text):
+    if "," not in text or is_there(text):
         return [text]
     # Shells leave the ~ after a comma alone.
     return [os.path.expanduser(one.strip()) for one in text.split(",")]
 
 
-def _is_there(name: str) -> bool:
+def is_there(name: str) -> bool:
+    """Whether a file or folder is called so, commas and = and all."""
     try:
         return Path(name).exists()
     except OSError:

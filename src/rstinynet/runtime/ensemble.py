@@ -14,17 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from rstinynet import boxes as box
-from rstinynet.agree import agreed
+from rstinynet.agree import OWN_IOU, agreed
 from rstinynet.detections import Detections
 from rstinynet.errors import WeightsError
 from rstinynet.evaluate.calibration import before_temperature, tempered
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, Images, Precision
 from rstinynet.suppress import suppress
-
-OWN_IOU = 0.6
-"""Overlap above which each model's own boxes are one object, before they are compared with those of
-the others: `predict`'s default. What is given to `predict` holds for what they agree on."""
 
 
 class Member(NamedTuple):
@@ -64,7 +60,9 @@ class EnsembleBackend:
         return digest.hexdigest()
 
     def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
-        """See `Backend.find`; overlaps are gone but for those of what the members agree on."""
+        """See `Backend.find`; overlaps are gone but for those of what the members agree on, which
+        the `iou` given to a search is for.
+        """
         # A mean above `conf` needs also what some members score below it.
         least = conf / len(self._members)
         every = [

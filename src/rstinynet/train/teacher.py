@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rstinynet.agree import agreed
+from rstinynet.agree import OWN_IOU, agreed
 from rstinynet.detections import Detections
 from rstinynet.errors import WeightsError
 from rstinynet.loss.distill import Soft
@@ -28,8 +28,6 @@ FLIPS: dict[int, tuple[tuple[int, ...], ...]] = {
     4: ((), (3,), (2,), (2, 3)),
 }
 """Axes of (B, C, H, W) that are mirrored in each view of `scenes.views`, by the number of views."""
-OWN_IOU = 0.6
-"""Overlap above which one teacher's boxes are one object, as in a search."""
 
 
 class Teacher:
