@@ -88,7 +88,7 @@ def test_wide_class_branches_are_as_wide_as_yolo11s():
 def test_a_class_width_beside_pfdh_or_below_one_is_refused():
     with pytest.raises(UsageError, match="not be given with pfdh"):
         replace(config("rs-tinynet-lite", 3), class_width=64)
-    with pytest.raises(UsageError, match="class_width must be 1 or more"):
+    with pytest.raises(UsageError, match="class_width must be a whole number of 1 or more"):
         replace(config("yolo11n", 3), class_width=0)
 
 

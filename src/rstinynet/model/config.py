@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Any, Literal, get_args, get_type_hints
 
 from rstinynet.errors import UsageError
 
@@ -37,6 +38,10 @@ SCALES: dict[Scale, ScaleRule] = {
 }
 
 
+_LEVELS = {2, 3, 4, 5}
+"""Pyramid levels that a backbone has for a head."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MDCAConfig:
     """Multi-dimensional collaborative attention (model/mdca.py)."""
@@ -49,6 +54,17 @@ class MDCAConfig:
     """How the two attentions meet the input: X·(A_c + A_s) or X·A_c·A_s."""
     grid: int = 5
     """Side of the local-context grid."""
+
+    def __post_init__(self) -> None:
+        """UsageError, which names the field and its value, for one outside what is allowed."""
+        _check_choices(self, "sites", "rule")
+        _check_whole(self, "grid")
+        if self.kernel is not None and not (_is_whole(self.kernel) and self.kernel % 2):
+            # An even one would leave a channel more or less than there are.
+            raise UsageError(
+                "MDCAConfig.kernel must be an odd whole number of 1 or more, or None for the ECA "
+                f"rule, not {self.kernel!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +80,23 @@ class PFDHConfig:
     init: Literal["xavier", "torch"] = "xavier"
     """Weights that the fusion starts from: Xavier with gain .02 (as published), or torch's own,
     ten times as large and more."""
+
+    def __post_init__(self) -> None:
+        """UsageError, which names the field and its value, for one outside what is allowed."""
+        _check_choices(self, "init")
+        _check_whole(self, "width")
+        if not isinstance(self.light_head, bool):
+            raise UsageError(
+                f"PFDHConfig.light_head must be True or False, not {self.light_head!r}"
+            )
+        reduced = self.reduced
+        if reduced is not None and not (
+            isinstance(reduced, tuple) and all(map(_is_whole, reduced))
+        ):
+            raise UsageError(
+                "PFDHConfig.reduced must be a tuple of whole numbers of 1 or more, one for each "
+                f"level, or None for an eighth of the neck's, not {reduced!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,19 +118,35 @@ class ModelConfig:
     """
 
     def __post_init__(self) -> None:
-        consecutive = tuple(range(self.levels[0], self.levels[-1] + 1)) if self.levels else ()
-        if self.levels != consecutive or not {*self.levels} <= {2, 3, 4, 5} or len(self.levels) < 2:
+        """UsageError, which names the field and its value, for one outside what is allowed."""
+        _check_choices(self, "scale", "backbone", "arb")
+        _check_whole(self, "num_classes")
+        _check_levels(self.levels)
+        if self.mdca is not None and not isinstance(self.mdca, MDCAConfig):
             raise UsageError(
-                f"levels must be two or more consecutive numbers from 2 to 5, not {self.levels}"
+                f"ModelConfig.mdca must be an MDCAConfig, or None to be off, not {self.mdca!r}"
             )
-        if self.num_classes < 1:
-            raise UsageError(f"num_classes must be 1 or more, not {self.num_classes}")
-        if self.class_width is not None and (self.class_width < 1 or self.pfdh is not None):
+        if self.pfdh is not None and not isinstance(self.pfdh, PFDHConfig):
             raise UsageError(
-                f"class_width must be 1 or more, and not be given with pfdh, not {self.class_width}"
+                f"ModelConfig.pfdh must be a PFDHConfig, or None to be off, not {self.pfdh!r}"
             )
+        reduced = None if self.pfdh is None else self.pfdh.reduced
+        if reduced is not None and len(reduced) != len(self.levels):
+            raise UsageError(
+                f"PFDHConfig.reduced must have one number for each of the levels {self.levels}, "
+                f"not {reduced}"
+            )
+        if self.class_width is not None:
+            _check_whole(self, "class_width", also=", or None for YOLO11's rule")
+            if self.pfdh is not None:
+                raise UsageError(
+                    f"ModelConfig.class_width ({self.class_width}) must not be given with pfdh, "
+                    "whose own width holds: leave it None"
+                )
         if self.backbone == "lite0" and self.arb != "none":
-            raise UsageError("the lite0 backbone has no auxiliary branch: use arb='none'")
+            raise UsageError(
+                f"the lite0 backbone has no auxiliary branch: use arb='none', not {self.arb!r}"
+            )
 
     @property
     def rule(self) -> ScaleRule:
@@ -108,3 +157,37 @@ class ModelConfig:
     def strides(self) -> tuple[int, ...]:
         """Stride of each head level in pixels."""
         return tuple(2**level for level in self.levels)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether this is a whole number of 1 or more (numpy's too), and no True."""
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= 1
+
+
+def _check_whole(config: Any, name: str, *, also: str = "") -> None:
+    value = getattr(config, name)
+    if not _is_whole(value):
+        raise UsageError(
+            f"{type(config).__name__}.{name} must be a whole number of 1 or more{also}, "
+            f"not {value!r}"
+        )
+
+
+def _check_choices(config: Any, *names: str) -> None:
+    """UsageError for a field of these with a value that its type does not list."""
+    hints = get_type_hints(type(config))
+    for name in names:
+        value, allowed = getattr(config, name), get_args(hints[name])
+        if not (isinstance(value, str) and value in allowed):
+            raise UsageError(
+                f"{type(config).__name__}.{name} must be one of {', '.join(allowed)}, not {value!r}"
+            )
+
+
+def _check_levels(levels: Any) -> None:
+    sound = isinstance(levels, tuple) and len(levels) > 1 and all(map(_is_whole, levels))
+    if not (sound and levels == tuple(range(levels[0], levels[-1] + 1)) and {*levels} <= _LEVELS):
+        raise UsageError(
+            "ModelConfig.levels must be a tuple of two or more consecutive numbers from 2 to 5, "
+            f"such as (3, 4, 5), not {levels!r}"
+        )
