@@ -33,6 +33,16 @@ def test_trains_the_rows_named_and_writes_three_tables(data, tmp_path, capsys):
     assert "baseline + P2 (control)" in (out / "table.md").read_text()
     assert run([*arguments, "--set", "lr0=0.5", "--rows", "p2"]) == 2
     assert "recipe.lr0 was" in " ".join(capsys.readouterr().err.split())
+    table = (out / "table.md").read_text()
+    assert run([*arguments, "--rows", "p2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {each["row"] for each in told["runs"]} == {"baseline", "p2"}
+    assert told["left_out"] == []
+    again = (out / "table.md").read_text()
+    assert [line for line in again.splitlines() if line.startswith("|")] == [
+        line for line in table.splitlines() if line.startswith("|")
+    ]
+    assert "settings: baseline, seed 0." in " ".join(again.split())
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):

@@ -28,7 +28,9 @@ from rstinynet.train.ablation import (
     costs,
     train_rows,
 )
+from rstinynet.train.ablation_earlier import earlier
 from rstinynet.train.ablation_table import plan_table, results_table
+from rstinynet.train.folder import RunFolder
 from rstinynet.train.job import TrainingStoppedError
 from rstinynet.train.overrides import with_overrides
 from rstinynet.train.recipe import short
@@ -226,3 +228,63 @@ def test_the_note_names_what_chose_the_weights(data, plan):
     splits = Splits.open(data)
     table = results_table(chosen, splits, costs(chosen, 2), [measured("baseline", 0, 0.2)])
     assert "with the best AP50 on that split" in " ".join(table.notes)
+
+
+def finish(plan, splits, row, seed, ap):
+    """The files that a finished run leaves, as training writes them."""
+    job = plan.job(next(each for each in ROWS if each.name == row), seed)
+    folder = RunFolder(job.out)
+    data = {"train": splits.train.fingerprint, "val": splits.val.fingerprint}
+    folder.begin(job.as_values(), {"device": "cpu", "seed": seed, "data": data})
+    folder.write_metrics(measured(row, seed, ap).metrics)
+    return job.out
+
+
+def test_the_table_has_what_earlier_commands_finished(plan, tmp_path):
+    splits = Splits.open(plan.data)
+    weights = tmp_path / "start.safetensors"
+    weights.write_bytes(b"weights")
+    plan = replace(plan, rows=("p2",), init=str(weights))
+    for row, seed, ap in (("baseline", 0, 0.2), ("baseline", 4, 0.22), ("p2", 0, 0.25)):
+        finish(plan, splits, row, seed, ap)
+    (finish(plan, splits, "full", 0, 0.3) / "metrics.json").unlink()  # not finished
+    (plan.out / "runs" / "p2" / "seed-old").mkdir()
+    finish(replace(plan, recipe=replace(plan.recipe, workers=1)), splits, "p2", 1, 0.27)
+    longer = replace(plan, recipe=replace(plan.recipe, epochs=5))
+    finish(longer, splits, "mdca", 0, 0.9)
+    other = replace(splits, train=splits.val)
+    finish(plan, other, "arb", 0, 0.9)
+    finish(replace(plan, init=None), splits, "pfdh", 3, 0.9)
+    finish(replace(plan, scale="s"), splits, "arb-pfdh", 0, 0.9)
+    (finish(plan, splits, "mdca-arb", 0, 0.9) / "args.yaml").write_text("[")
+
+    found = [measured("p2", 0, 0.25)]
+    before = earlier(plan, splits)
+    assert [(each.row, each.seed) for each in before.runs] == [
+        ("baseline", 0),
+        ("baseline", 4),
+        ("p2", 1),
+    ]
+    cost = costs(replace(plan, rows=("baseline", "p2")), 2)
+    table = results_table(plan, splits, cost, found, before)
+    rows = list(
+        csv.DictReader(line for line in table.as_text("csv").splitlines() if line[0] != "#")
+    )
+    assert [row["row"] for row in rows] == ["baseline", "baseline + P2 (control)"]
+    assert [row["seeds"] for row in rows] == ["2", "2"]
+    assert [row["\u0394AP"] for row in rows] == ["0.0", "+5.0"]
+    notes = " ".join(table.notes)
+    assert "with the same data and settings: baseline, seeds 0, 4; p2, seed 1." in notes
+    for reason in (
+        "mdca, seed 0 (recipe.epochs was 5, is 1)",
+        "arb, seed 0 (train_sha256 was ",
+        "pfdh, seed 3 (init was None, is 'start.safetensors, sha256 ",
+        "arb-pfdh, seed 0 (model was 'paper-arb-pfdh-s', is 'paper-arb-pfdh-n')",
+        "mdca-arb, seed 0 (",
+        "cannot be read: ParserError",
+    ):
+        assert reason in notes
+    assert "Not finished yet" not in notes
+    weights.rename(tmp_path / "moved")
+    moved = replace(plan, init=str(tmp_path / "there" / "start.safetensors"))
+    assert len(earlier(moved, splits).runs) == 3

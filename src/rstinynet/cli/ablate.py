@@ -12,6 +12,7 @@ from rstinynet.cli.options import TORCH_DEVICE
 from rstinynet.cli.training import best_device, log_to_stderr
 
 if TYPE_CHECKING:
+    from rstinynet.evaluate.tables import TextTable
     from rstinynet.train.ablation import Measured
 
 
@@ -53,9 +54,10 @@ def ablate(
     """Train Table III's rows and the P2 control; write ours beside the paper's.
 
     The same command again goes on where it stopped. OUT/table.md, .csv and .tex are written after
-    each run.
+    each run, with the rows and seeds that earlier commands finished there.
     """
     import json
+    from dataclasses import replace
     from typing import get_args
 
     from rich.console import Console
@@ -65,6 +67,7 @@ def ablate(
     from rstinynet.files import check_folder_place
     from rstinynet.model.config import Scale
     from rstinynet.train.ablation import ROWS, Plan, Splits, check_init, costs, train_rows
+    from rstinynet.train.ablation_earlier import Earlier, earlier
     from rstinynet.train.ablation_table import plan_as_dict, plan_table, results_table
     from rstinynet.train.overrides import (
         combined,
@@ -104,15 +107,25 @@ def ablate(
             print(plan_table(plan, splits, cost).as_text("markdown"), end="")
         return
 
+    def tabled(runs: Sequence[Measured], before: Earlier) -> TextTable:
+        others = {each.row for each in before.runs} - cost.keys()
+        if others:
+            of_others = replace(plan, rows=tuple(others))
+            cost.update(costs(of_others, len(splits.train.categories)))
+        return results_table(plan, splits, cost, runs, before)
+
     def write(runs: Sequence[Measured]) -> None:
-        write_tables([results_table(plan, splits, cost, runs)], out / "table")
+        write_tables([tabled(runs, earlier(plan, splits))], out / "table")
 
     found = train_rows(plan, splits, write)
+    before = earlier(plan, splits)
     if json_:
-        runs = [{"row": each.row, "seed": each.seed, **each.metrics} for each in found]
-        print(json.dumps({"table": str(out / "table.md"), "runs": runs}))
+        every = [*found, *before.runs]
+        runs = [{"row": each.row, "seed": each.seed, **each.metrics} for each in every]
+        told = {"table": str(out / "table.md"), "runs": runs, "left_out": before.left_out}
+        print(json.dumps(told))
     else:
-        print(results_table(plan, splits, cost, found).as_text("markdown"), end="")
+        print(tabled(found, before).as_text("markdown"), end="")
         Console(stderr=True).print(f"written: {out / 'table'}.md, .csv, .tex", highlight=False)
 
 

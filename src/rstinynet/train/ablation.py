@@ -173,14 +173,14 @@ def shared_settings(plan: Plan, splits: Splits) -> dict[str, Any]:
     """What every run of an ablation has in common: the contents of ablation.json."""
     return {
         "scale": plan.scale,
-        "init": _identity(plan.init),
+        "init": identity(plan.init),
         "train_sha256": splits.train.fingerprint,
         "val_sha256": splits.val.fingerprint,
-        "recipe": _shared(plan.recipe),
+        "recipe": shared(plan.recipe),
     }
 
 
-def _shared(recipe: Recipe) -> dict[str, Any]:
+def shared(recipe: Recipe) -> dict[str, Any]:
     """All settings but those that change no result, or are given with each run."""
     values = overrides.as_values(recipe)
     for free in ("seed", *AT_ANY_TIME, "cache", "cache_gib", "cache_dir"):
@@ -201,8 +201,8 @@ def begin(plan: Plan, splits: Splits) -> None:
         raise UsageError(f"{path} cannot be read ({error}): give another --out") from error
     if isinstance(kept, dict) and isinstance(kept.get("recipe"), dict):
         # Settings that are younger than the runs had their defaults.
-        kept["recipe"] = _shared(overrides.from_values(kept["recipe"]))
-    changed = _differences(kept, wanted)
+        kept["recipe"] = shared(overrides.from_values(kept["recipe"]))
+    changed = differences(kept, wanted)
     if changed:
         raise UsageError(
             f"rows of one table need one setting, and {plan.out} holds runs of another: "
@@ -239,7 +239,7 @@ def train_rows(
     begin(plan, splits)
     for seed in plan.seeds:
         for row in plan.chosen:
-            if _is_finished(plan.run_folder(row, seed)):
+            if is_finished(plan.run_folder(row, seed)):
                 continue
             log.info("row %s, seed %d: %s", row.title, seed, row.model(plan.scale))
             _train_one(plan, row, seed)
@@ -255,16 +255,19 @@ def finished(plan: Plan) -> list[Measured]:
     for row in plan.chosen:
         for seed in plan.seeds:
             folder = plan.run_folder(row, seed)
-            if _is_finished(folder):
-                found.append(
-                    Measured(
-                        row=row.name,
-                        seed=seed,
-                        metrics=json.loads((folder / "metrics.json").read_bytes()),
-                        environment=json.loads((folder / "env.json").read_bytes()),
-                    )
-                )
+            if is_finished(folder):
+                found.append(measured_in(folder, row=row, seed=seed))
     return found
+
+
+def measured_in(folder: Path, *, row: Row, seed: int) -> Measured:
+    """The finished run in this folder. OSError or ValueError where its files cannot be read."""
+    return Measured(
+        row=row.name,
+        seed=seed,
+        metrics=json.loads((folder / "metrics.json").read_bytes()),
+        environment=json.loads((folder / "env.json").read_bytes()),
+    )
 
 
 def _train_one(plan: Plan, row: Row, seed: int) -> None:
@@ -287,25 +290,27 @@ def _train_one(plan: Plan, row: Row, seed: int) -> None:
         raise type(error)(f"row '{row.title}', seed {seed}: {error}") from error
 
 
-def _identity(init: str | None) -> str | None:
+def identity(init: str | None) -> str | None:
     """What `init` is, wherever it lies."""
     if init is None or not Path(init).is_file():
         return init
     return f"{Path(init).name}, sha256 {fingerprint_of(Path(init).read_bytes())}"
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Whether this folder holds a run that came to its end."""
     return (folder / "metrics.json").is_file()
 
 
-def _differences(kept: Any, wanted: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(kept: Any, wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """In words, what of `wanted` is otherwise in `kept`; nested names have dots."""
     if not isinstance(kept, dict):
         return [f"{prefix or 'the plan'} is not readable"]
     changed = []
     for key, value in wanted.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
-            changed += _differences(kept.get(key), value, f"{name}.")
+            changed += differences(kept.get(key), value, f"{name}.")
         elif kept.get(key) != value:
             changed.append(f"{name} was {kept.get(key)!r}, is {value!r}")
     return changed

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from rstinynet.evaluate.published import PAPER, SEVEN, ablation_rows
 from rstinynet.evaluate.tables import NOTHING, TextTable, number
 from rstinynet.model.cost import Cost
-from rstinynet.train.ablation import COST_IMGSZ, Measured, Plan, Row, Splits
+from rstinynet.train.ablation import COST_IMGSZ, ROWS, Measured, Plan, Row, Splits
+from rstinynet.train.ablation_earlier import Earlier
 
 _HEADS = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m")
 _MARK = "✓"
@@ -91,14 +92,27 @@ def plan_as_dict(plan: Plan, splits: Splits, costs: Mapping[str, Cost]) -> dict[
 
 
 def results_table(
-    plan: Plan, splits: Splits, costs: Mapping[str, Cost], found: Sequence[Measured]
+    plan: Plan,
+    splits: Splits,
+    costs: Mapping[str, Cost],
+    found: Sequence[Measured],
+    before: Earlier | None = None,
 ) -> TextTable:
-    """Ours (mean over seeds, and spread) beside the paper's, of every chosen row."""
-    by_row = {row.name: [each for each in found if each.row == row.name] for row in plan.chosen}
+    """Ours (mean over seeds, and spread) beside the paper's, of every chosen row, and of those that
+    earlier commands finished in the same folder (`before`). `costs` are of all of these.
+    """
+    before = before or Earlier()
+    runs_of_all = [*found, *before.runs]
+    shown = [
+        row
+        for row in ROWS
+        if row.name in plan.rows or any(each.row == row.name for each in before.runs)
+    ]
+    by_row = {row.name: [each for each in runs_of_all if each.row == row.name] for row in shown}
     base = _mean(by_row.get("baseline", []), "ap")
     modules = ("P2", "MDCA", "ARB", "PFDH")
     rows = []
-    for row in plan.chosen:
+    for row in shown:
         runs = by_row[row.name]
         ap = _mean(runs, "ap")
         gain = NOTHING if ap is None or base is None else _signed(100 * (ap - base))
@@ -131,12 +145,14 @@ def results_table(
             "paper parameters",
         ),
         rows=tuple(rows),
-        notes=_notes(plan, splits, found),
+        notes=_notes(plan, splits, found, before),
         left=5,
     )
 
 
-def _notes(plan: Plan, splits: Splits, found: Sequence[Measured]) -> tuple[str, ...]:
+def _notes(
+    plan: Plan, splits: Splits, found: Sequence[Measured], before: Earlier
+) -> tuple[str, ...]:
     missing = len(plan.chosen) * len(plan.seeds) - len(found)
     classes = len(splits.train.categories)
     best = plan.recipe.best.replace("ap", "AP", 1)
@@ -152,9 +168,19 @@ def _notes(plan: Plan, splits: Splits, found: Sequence[Measured]) -> tuple[str, 
         "never numbers across. The paper has no row for P2 alone, and each of its rows with MDCA "
         "or PFDH contains P2.",
     ]
-    machines = sorted({_machine(each.environment) for each in found})
+    every = [*found, *before.runs]
+    if before.runs:
+        notes.append(
+            "Of earlier commands into the same folder, with the same data and settings: "
+            f"{_by_row(before.runs)}."
+        )
+    if before.left_out:
+        notes.append(
+            f"Left out, since rows of one table need one setting: {'; '.join(before.left_out)}."
+        )
+    machines = sorted({_machine(each.environment) for each in every})
     if machines:
-        minutes = sum(float(each.metrics.get("minutes", 0)) for each in found)
+        minutes = sum(float(each.metrics.get("minutes", 0)) for each in every)
         notes.append(f"Machine: {'; '.join(machines)}. {minutes:.1f} minutes of training in all.")
     if missing:
         notes.append(f"Not finished yet: {missing} of {len(found) + missing} runs.")
@@ -178,6 +204,13 @@ def _data(plan: Plan) -> str:
 
 def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
+
+
+def _by_row(runs: Sequence[Measured]) -> str:
+    seeds: dict[str, list[int]] = {}
+    for each in runs:
+        seeds.setdefault(each.row, []).append(each.seed)
+    return "; ".join(f"{row}, seed{'s' * (len(of) > 1)} {_listed(of)}" for row, of in seeds.items())
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
