@@ -52,6 +52,11 @@ def test_the_page_is_written_with_its_pictures(data, tmp_path, capsys):
         (["--out", f"{__file__}/r.html", "--predictions", "nowhere.json"], 2, "not a folder"),
         (["--worst", "-1"], 2, "--worst must be"),
         (["--conf", "1"], 2, "--conf must be"),
+        (
+            ["--conf", "0.5", "--worst", "0"],
+            2,
+            "--conf 0.5 is for the pictures of the worst images",
+        ),
         (["--protocol", "coca"], 2, "protocol must be one of"),
         (["--predictions", "nowhere.json"], 3, "nowhere.json"),
         (["--split", "test"], 3, "no split 'test'"),

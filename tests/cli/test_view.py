@@ -71,6 +71,8 @@ def test_a_model_on_named_images(data, tmp_path, capsys):
         ([], 2, "at least one --predictions"),
         (["--predictions", "x", "--conf", "1.5"], 2, "--conf must be"),
         (["--predictions", "x", "--count", "0"], 2, "--count must be"),
+        (["--predictions", "x", "--device", "cpu"], 2, "--device cpu is for a --model"),
+        (["--predictions", "x", "--count", "2", "--images", "1"], 2, "--count 2 is for pictures"),
         (["--predictions", "x", "--images", "1,b"], 2, "image ids such as"),
         (["--predictions", "x", "--images", "77"], 2, "77"),
         (["--predictions", "nowhere.json"], 3, "nowhere.json"),

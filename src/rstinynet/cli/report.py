@@ -47,6 +47,11 @@ def report(
         raise UsageError(f"--worst must be 0 or more, not {worst}")
     if conf is not None and not 0 <= conf < 1:
         raise UsageError(f"--conf must be at least 0 and below 1, not {conf}")
+    if conf is not None and not worst:
+        raise UsageError(
+            f"--conf {conf:g} is for the pictures of the worst images, and --worst 0 has none: "
+            "leave one of them out"
+        )
     check_file_place(out, option="--out")
     labelled = require_annotations(open_split(data, split), source=data)
     content = _evaluated(predictions, labelled, protocol)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,11 @@ import typer
 from rstinynet.cli.options import LABELLED, SPLIT, TORCH_DEVICE
 
 if TYPE_CHECKING:
-    from rstinynet.data.annotations import LabelledSet
+    from rstinynet.data.annotations import LabelledImage, LabelledSet
     from rstinynet.detections import Detections
+
+COUNT = 6
+"""Pictures where neither their number nor images are named."""
 
 
 def view(
@@ -34,7 +38,9 @@ def view(
         str | None,
         typer.Option(help="Image ids, separated by commas; default: where detectors err most."),
     ] = None,
-    count: Annotated[int, typer.Option(help="Pictures, where no --images are named.")] = 6,
+    count: Annotated[
+        int | None, typer.Option(help="Pictures, where no --images are named. (default: 6)")
+    ] = None,
     conf: Annotated[
         float | None,
         typer.Option(
@@ -67,8 +73,17 @@ def view(
         raise UsageError("view needs at least one --predictions FILE or --model WEIGHTS")
     if conf is not None and not 0 <= conf < 1:
         raise UsageError(f"--conf must be at least 0 and below 1, not {conf}")
-    if count < 1:
+    if count is not None and count < 1:
         raise UsageError(f"--count must be at least 1, not {count}")
+    if count is not None and images is not None:
+        raise UsageError(
+            f"--count {count} is for pictures that are chosen here, and --images names them: leave "
+            "one of them out"
+        )
+    if device is not None and not model:
+        raise UsageError(
+            f"--device {device} is for a --model, and results files are only read: leave it out"
+        )
     names = [_named(text)[0] for text in [*(predictions or []), *(model or [])]]
     if len(set(names)) < len(names):
         raise UsageError(f"columns need names that differ, not {names}: give name=FILE")
@@ -85,7 +100,9 @@ def view(
     for name, path in map(_named, model or []):
         found = _detect(path, chosen, conf, device)
         shown.append(Shown(name=name, verdicts=judge_all(chosen, found)))
-    picked = chosen.images if images is not None else worst_images(chosen, shown, count=count)
+    picked: Sequence[LabelledImage] = chosen.images
+    if images is None:
+        picked = worst_images(chosen, shown, count=COUNT if count is None else count)
     console = Console(stderr=True, highlight=False, markup=False)
     for image in picked:
         picture = side_by_side(read_labelled(image), image, shown)
