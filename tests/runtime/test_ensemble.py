@@ -209,10 +209,17 @@ def test_an_ensemble_goes_to_another_process(weights: list[Path]) -> None:
     np.testing.assert_array_equal(found.boxes, same.boxes)
 
 
-@pytest.mark.parametrize("given", ["a,", ",", "a,,b", "a, a", []])
+@pytest.mark.parametrize("given", ["a,", ",", "a,,b", "a, a", [], "", None, 5, 2.5, b"x"])
 def test_names_that_are_none_are_refused(given: Any) -> None:
     with pytest.raises(UsageError, match="by several that differ, separated by commas, not"):
         open_model(given)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"x", ["a"]])
+def test_what_is_no_name_among_several_is_named(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"named by text or a path, not .*rs-tinynet-lite") as told:
+        Detector.load(["a", wrong], device="cpu")
+    assert f"not {wrong!r}, a {type(wrong).__name__}, in" in str(told.value)
 
 
 def test_the_one_that_is_missing_is_named(weights: list[Path]) -> None:

@@ -7,9 +7,10 @@ model on a hub; or several of them, which search together.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rstinynet.errors import ExportError, UsageError, WeightsError
 from rstinynet.model.located import located, parted
@@ -31,7 +32,8 @@ def open_model(
     no `providers` are asked for, else its ONNX file. Several, a sequence or names separated by
     commas, become one (`ensemble`). Raises WeightsError where there are no such weights or they
     cannot be used (or torch is not installed) or not together, ExportError for an exported model
-    that cannot be run, UsageError for a device that the runtime does not have.
+    that cannot be run, UsageError for a device that the runtime does not have, and for what names
+    no model: other things than text and paths, or nothing.
     """
     names = _several(path_or_name)
     opened = [_open(name, device=device, options=options) for name in names]
@@ -40,19 +42,34 @@ def open_model(
     return together([Member(*one, str(name)) for one, name in zip(opened, names, strict=True)])
 
 
-def _several(given: Path | str | Sequence[Path | str]) -> list[Path | str]:
+def _several(given: Any) -> list[Path | str]:
     """What to open; a comma parts names unless it is a file's or folder's own."""
-    names: list[Path | str]
     if isinstance(given, str):
-        names = [*parted(given)]
+        names: list[Any] = [*parted(given)]
+    elif isinstance(given, os.PathLike):
+        names = [given]
+    elif isinstance(given, Iterable) and not isinstance(given, bytes | bytearray):
+        names = list(given)
     else:
-        names = [given] if isinstance(given, os.PathLike) else list(given)
+        names = []
+    wrong = [name for name in names if not _is_name(name)]
+    if wrong:
+        raise UsageError(
+            f"a model is named by text or a path, not {wrong[0]!r}, a {type(wrong[0]).__name__}, "
+            f"in {given!r}: give the name of shipped weights, such as 'rs-tinynet-lite', or a file"
+        )
     if not names or not all(map(str, names)) or len(set(map(str, names))) < len(names):
         raise UsageError(
             "a model is named by one name or path, or by several that differ, separated by "
             f"commas, not {given!r}"
         )
     return names
+
+
+def _is_name(one: Any) -> bool:
+    return isinstance(one, str) or (
+        isinstance(one, os.PathLike) and isinstance(os.fspath(one), str)
+    )
 
 
 def _open(
