@@ -16,7 +16,7 @@ from rstinynet.errors import UsageError, WeightsError
 from rstinynet.evaluate.calibration import tempered
 from rstinynet.model.metadata import Scaling, WeightsMetadata
 from rstinynet.model.presets import build
-from rstinynet.model.weights import save_weights
+from rstinynet.model.weights import save_weights, shipped_path
 from rstinynet.runtime.ensemble import EnsembleBackend, Member, together
 from rstinynet.runtime.opening import open_model
 from rstinynet.scenes.detector import Detector
@@ -220,6 +220,29 @@ def test_what_is_no_name_among_several_is_named(wrong: Any) -> None:
     with pytest.raises(UsageError, match=r"named by text or a path, not .*rs-tinynet-lite") as told:
         Detector.load(["a", wrong], device="cpu")
     assert f"not {wrong!r}, a {type(wrong).__name__}, in" in str(told.value)
+
+
+def test_one_file_by_two_names_is_refused(
+    weights: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "other.safetensors"
+    link.symlink_to(weights[0])
+    monkeypatch.chdir(weights[0].parent)
+    shipped = shipped_path("rs-tinynet-n")
+    packaged = tmp_path / "packaged"
+    packaged.mkdir()
+    (packaged / "model.safetensors").symlink_to(weights[0])
+    for first, second in (
+        (weights[0], link),
+        (weights[0], weights[0].name),
+        (packaged, link),
+        ("rs-tinynet-n", shipped),
+        (f"./{weights[0].name}", f"../{weights[0].parent.name}/{weights[0].name}"),
+    ):
+        for given in ([first, second], f"{first},{second}"):
+            with pytest.raises(UsageError, match=r"must differ: .* give it once") as told:
+                open_model(given, device="cpu")
+            assert f"{first} and {second} are both " in str(told.value)
 
 
 def test_the_one_that_is_missing_is_named(weights: list[Path]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 from rstinynet.errors import UsageError, WeightsError
@@ -51,13 +52,17 @@ def located(path_or_name: Path | str, *, suffixes: Sequence[str]) -> Path | str:
     folder = Path(path_or_name)
     if not folder.is_dir():
         return path_or_name
-    if isinstance(path_or_name, str) and "/" not in name and not _models(folder, suffixes):
+    plain = isinstance(path_or_name, str) and "/" not in name
+    if plain and not _models(folder, suffixes) and shipped_path(name) is not None:
         # A folder that happens to be called as shipped weights are does not hide them.
-        from importlib import resources
-
-        if (resources.files("rstinynet") / "weights" / f"{name}.safetensors").is_file():
-            return path_or_name
+        return path_or_name
     return _chosen(folder, suffixes, named=name)
+
+
+def shipped_path(name: str) -> Path | None:
+    """File of the weights shipped under this model name, or None."""
+    path = Path(str(resources.files("rstinynet"))) / "weights" / f"{name}.safetensors"
+    return path if path.is_file() else None
 
 
 def fetch(name: str) -> Path:

@@ -6,7 +6,6 @@ under the key "rstinynet", checked on reading.
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from safetensors.torch import save
 from rstinynet.errors import UsageError, WeightsError
 from rstinynet.files import write_bytes
 from rstinynet.model.detector import DetectorModel
-from rstinynet.model.located import located
+from rstinynet.model.located import located, shipped_path
 from rstinynet.model.metadata import (
     METADATA_KEY,
     SCHEMA_VERSION,
@@ -63,12 +62,6 @@ def relabelled(path: Path | str, metadata: WeightsMetadata) -> bytes:
     """The content of the weights file at `path` with other metadata; tensors stay as they are."""
     _, tensors = _read(Path(path))
     return save(tensors, metadata={METADATA_KEY: metadata.model_dump_json()})
-
-
-def shipped_path(name: str) -> Path | None:
-    """File of the weights shipped under this model name, or None."""
-    path = Path(str(resources.files("rstinynet"))) / "weights" / f"{name}.safetensors"
-    return path if path.is_file() else None
 
 
 def find_weights(path_or_name: Path | str) -> Path:

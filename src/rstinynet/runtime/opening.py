@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rstinynet.errors import ExportError, UsageError, WeightsError
-from rstinynet.model.located import located, parted
+from rstinynet.model.located import located, parted, shipped_path
 from rstinynet.model.metadata import WeightsMetadata
 from rstinynet.runtime.backend import Backend, RuntimeOptions
 from rstinynet.runtime.ensemble import Member, together
@@ -33,10 +33,12 @@ def open_model(
     commas, become one (`ensemble`). Raises WeightsError where there are no such weights or they
     cannot be used (or torch is not installed) or not together, ExportError for an exported model
     that cannot be run, UsageError for a device that the runtime does not have, and for what names
-    no model: other things than text and paths, or nothing.
+    no model (other things than text and paths, or nothing) or one file twice.
     """
     names = _several(path_or_name)
-    opened = [_open(name, device=device, options=options) for name in names]
+    places = [located(name, suffixes=_preferred(options)) for name in names]
+    _check_apart(names, places)
+    opened = [_open(place, device=device, options=options) for place in places]
     if len(opened) == 1:
         return opened[0]
     return together([Member(*one, str(name)) for one, name in zip(opened, names, strict=True)])
@@ -72,10 +74,25 @@ def _is_name(one: Any) -> bool:
     )
 
 
+def _check_apart(names: Sequence[Path | str], places: Sequence[Path | str]) -> None:
+    """UsageError where two names are of one file: a mean with itself is what it says alone."""
+    seen: dict[Path, Path | str] = {}
+    for name, place in zip(names, places, strict=True):
+        path = Path(place) if Path(place).is_file() else shipped_path(str(place))
+        if path is None:
+            continue  # which opening it says
+        file = path.resolve()
+        if file in seen:
+            raise UsageError(
+                f"models that search together must differ: {seen[file]} and {name} are both "
+                f"{file}: give it once"
+            )
+        seen[file] = name
+
+
 def _open(
     path_or_name: Path | str, *, device: str | None, options: RuntimeOptions | None
 ) -> tuple[Backend, WeightsMetadata]:
-    path_or_name = located(path_or_name, suffixes=_preferred(options))
     suffix = Path(path_or_name).suffix.lower()
     if suffix in (".onnx", ".xml", ".pt2"):
         if not Path(path_or_name).is_file():
