@@ -24,6 +24,7 @@ from rstinynet.files import write_bytes
 from rstinynet.model.decode import REG_MAX, anchors
 from rstinynet.model.detector import DetectorModel
 from rstinynet.model.metadata import METADATA_KEY, MOST_SIDE, WeightsMetadata
+from rstinynet.runtime.backend import NMS_CONF
 
 IR_VERSION = 9
 """The newest that ONNX Runtime 1.17, which Deepness ships, reads."""
@@ -315,7 +316,7 @@ def _suppress(graph: Graph, output: str, classes: int, *, sides: list[str]) -> s
             scores,
             graph.constant([NMS_MOST]),
             graph.constant([NMS_IOU]),
-            graph.constant([0.001]),
+            graph.constant([NMS_CONF]),
         ],
         name="nms/select",
     )

@@ -26,6 +26,9 @@ MAX_CANDIDATES = 30_000
 NMS_COLUMNS = 7
 """Of the output of a model with NMS inside: image, x1, y1, x2, y2, score, class."""
 
+NMS_CONF = 0.001
+"""Of such a model: what scores no more is not in its output, whatever is asked."""
+
 
 class Backend(Protocol):
     """A model that is ready to run, whatever runs it."""

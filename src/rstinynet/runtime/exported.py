@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from rstinynet.detections import Detections, Float32Array
 from rstinynet.errors import ExportError, UsageError
 from rstinynet.model.metadata import METADATA_KEY, WeightsMetadata, faults_of
 from rstinynet.runtime.backend import (
+    NMS_CONF,
     Images,
     Precision,
     RuntimeOptions,
@@ -28,6 +30,7 @@ class ExportedBackend(ABC):
     side: int | None = None
     precision: Precision | None = None
     metadata: WeightsMetadata
+    _said_threshold = False
 
     def __init__(
         self,
@@ -69,9 +72,18 @@ class ExportedBackend(ABC):
         return digest_of(*self.files)
 
     def find(self, images_BHWC: Images, *, conf: float) -> list[Detections]:
-        """See `Backend.find`."""
+        """See `Backend.find`. A warning, once, where NMS inside leaves out what is asked for."""
         count, classes = len(images_BHWC), len(self.metadata.names)
         output = self.output(to_input(images_BHWC))
+        if output.ndim == 2 and conf < NMS_CONF and not self._said_threshold:
+            self._said_threshold = True
+            warnings.warn(
+                f"{self._origin}: exported with NMS inside, which leaves out what scores "
+                f"{NMS_CONF:g} or less, and here all over {conf:.2g} is asked for (of several "
+                "models or views each, and before a temperature, this may be less than the "
+                "confidence given): export it without --nms, or ask for a higher confidence",
+                stacklevel=2,
+            )
         return candidates(output, count=count, classes=classes, conf=conf, origin=self._origin)
 
     def _describe(
