@@ -33,6 +33,7 @@ def test_trains_and_prints_json(synthetic, tmp_path, capsys):
         (["--model", "yolo11n"], 2, "needs --model and --data"),
         (["--resume", "nowhere"], 4, "--resume needs the folder of a run"),
         (["--resume", "run", "--epochs", "3"], 2, "leave out --epochs"),
+        (["--resume", "run", "--set", "loss.topk=3"], 2, "leave out --set loss.topk ("),
         (["--model", "yolo11n", "--data", "nowhere", "--out", "run"], 3, "nowhere"),
         (
             ["--model", "yolo11n", "--data", "d", "--out", "run", "--set", "mosaic_porb=1"],

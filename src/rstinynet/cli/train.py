@@ -109,10 +109,15 @@ def train(
     if resume is not None:
         refused = {"--model": model, "--out": out, "--init": init, "--recipe": recipe}
         extra = [name for name, value in refused.items() if value is not None]
-        extra += [f"--{key.replace('_', '-')}" for key in given if key not in CHANGEABLE]
+        extra += [
+            f"--{key.replace('_', '-')}" if options.get(key) is not None else f"--set {key}"
+            for key in given
+            if key not in CHANGEABLE
+        ]
         if extra:
             raise UsageError(
-                f"--resume continues a run with its own settings; leave out {', '.join(extra)}"
+                f"--resume continues a run with its own settings; leave out {', '.join(extra)} "
+                f"(what may change is {', '.join(CHANGEABLE)})"
             )
         metrics = loop.resume(resume, data=data, device=device, changes=given)
     else:
