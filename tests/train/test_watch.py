@@ -19,7 +19,7 @@ from rstinynet.train.folder import git_state
 from rstinynet.train.job import Job, TrainingStoppedError
 from rstinynet.train.loop import Trainer, resume, train
 from rstinynet.train.overrides import with_overrides
-from rstinynet.train.progress import batch_line, duration, epoch_line
+from rstinynet.train.progress import batch_line, done_line, duration, epoch_line
 from rstinynet.train.recipe import short
 from rstinynet.train.watch import Watch
 from rstinynet.train.watchers import RunStart, named_watchers
@@ -218,3 +218,8 @@ def test_lines_have_rates_time_left_and_ap_by_size():
     assert line == "epoch 3: loss 1.000, val AP 12.3 AP_vt -, 1 h 20 min"
     assert epoch_line({"epoch": 1, "loss": 1.0, "minutes": 0.1}, ("loss",), ("ap",)).endswith("6 s")
     assert duration(float("nan")) == "?"
+
+
+def test_the_last_line_has_ap_as_the_epochs_have_it():
+    assert done_line({"ap": 0.51123}, "best") == "done: val AP 51.1, weights in best"
+    assert done_line({"ap": None}, "best") == "done: val AP -, weights in best"

@@ -34,7 +34,7 @@ from rstinynet.train.norms import with_new_statistics
 from rstinynet.train.optimizer import set_rates
 from rstinynet.train.outcome import Outcome
 from rstinynet.train.overrides import described
-from rstinynet.train.progress import Reporter, StopRequest, batch_line, epoch_line
+from rstinynet.train.progress import Reporter, StopRequest, batch_line, done_line, epoch_line
 from rstinynet.train.ranks import ALONE, Ranks, joined, placed
 from rstinynet.train.simd_scale import with_simd_scale
 from rstinynet.train.tally import Tally
@@ -283,7 +283,7 @@ class Trainer:
                 },
             )
         self.watch.finish(self.clock.iteration, self.outcome.rows, metrics)
-        self.say.line(f"done: val AP {metrics.get('ap')}, weights in {self.outcome.folder.best}")
+        self.say.line(done_line(metrics, self.outcome.folder.best))
         return metrics
 
     def _candidates(self) -> dict[str, DetectorModel]:

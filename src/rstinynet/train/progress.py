@@ -39,6 +39,11 @@ def epoch_line(row: Mapping[str, Any], losses: Sequence[str], metrics: Sequence[
     return f"{line}, {duration(60 * row['minutes'])}"
 
 
+def done_line(metrics: Mapping[str, Any], weights: object) -> str:
+    """The last line of a run: its AP, as in those of its epochs, and where the weights are."""
+    return f"done: val AP {_figure(metrics.get('ap'))}, weights in {weights}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say it: 42 s, 12.3 min, 5 h 07 min, or ? where they are not known."""
     if not math.isfinite(seconds):
