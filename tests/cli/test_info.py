@@ -84,6 +84,8 @@ def test_the_readable_form_has_the_same_numbers(capsys: pytest.CaptureFixture[st
         (["--classes", "3"], 2, "are of one model: name it"),
         (["--imgsz", "640", "--json"], 2, "are of one model: name it"),
         (["missing.safetensors"], 4, "no weights file at 'missing.safetensors'"),
+        (["rs-tinynet-lite,rs-tinynet-n"], 2, "this takes one model, not 2"),
+        (["a.safetensors,b.safetensors"], 4, "this takes one model, not 2"),
     ],
 )
 def test_refusals(

@@ -32,6 +32,17 @@ def parted(text: str) -> list[str]:
     return [os.path.expanduser(one.strip()) for one in text.split(",")]
 
 
+def one_wanted(text: str) -> str:
+    """What to say where one model is wanted and `text` names several, or nothing."""
+    count = len(parted(text))
+    if count < 2:
+        return ""
+    return (
+        f"this takes one model, not {count}: several search together in `predict`, `val`, `view` "
+        "and rstinynet.load, and teach together as train's distill"
+    )
+
+
 def is_there(name: str) -> bool:
     """Whether a file or folder is called so, commas and = and all."""
     try:

@@ -20,6 +20,7 @@ from typing import Literal, get_args
 from rstinynet.errors import UsageError
 from rstinynet.model.config import SCALES, MDCAConfig, ModelConfig, PFDHConfig, Scale
 from rstinynet.model.detector import DetectorModel
+from rstinynet.model.located import one_wanted
 
 _P2 = (2, 3, 4, 5)
 _P4 = (2, 3, 4)
@@ -180,7 +181,7 @@ def config(name: str, num_classes: int) -> ModelConfig:
     if name not in _PRESETS:
         near = difflib.get_close_matches(name, NAMES, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "`rstinynet info` lists them"
-        raise UsageError(f"there is no model named {name!r}: {hint}")
+        raise UsageError(f"there is no model named {name!r}: {one_wanted(name) or hint}")
     return _PRESETS[name](num_classes)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from rstinynet.errors import UsageError, WeightsError
 from rstinynet.files import write_bytes
 from rstinynet.model.detector import DetectorModel
-from rstinynet.model.located import located, shipped_path
+from rstinynet.model.located import located, one_wanted, shipped_path
 from rstinynet.model.metadata import (
     METADATA_KEY,
     SCHEMA_VERSION,
@@ -80,9 +80,10 @@ def find_weights(path_or_name: Path | str) -> Path:
             f"no weights ship for {name!r}: train it (`rstinynet train --model {name}`) or give "
             f"the path of a weights file. Shipped: {', '.join(shipped_names()) or 'none'}"
         )
+    several = one_wanted(name)
     raise WeightsError(
         f"no weights file at {name!r}, and no shipped weights of that name. "
-        f"Shipped: {', '.join(shipped_names()) or 'none'}"
+        f"Shipped: {', '.join(shipped_names()) or 'none'}" + (f"; {several}" if several else "")
     )
 
 
